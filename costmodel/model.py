@@ -1,0 +1,254 @@
+"""LeDG-Former: the whole network, read top to bottom (method: arXiv 2506.07735, restated in the README).
+
+Graphs are packed flat: N nodes of B graphs one after the other, no padding between them, so one definition serves a
+single graph, a training batch and an ONNX export. Shapes: N nodes, B graphs, E edges of all relations, P pairs
+(graph, platform), R rows (one per node and pair), d width, t text width (384 for MiniLM).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+RELATIONS = 3  # son, father, grandparent
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that changes the network's shape or meaning; stored in the bundle.
+
+    mask      "softmax": −inf outside I + M_r; "multiply": the paper's formula as printed, scores times the 0/1 mask
+    dynamic   weights of the relations per node by causal attention; False: one learned weight each
+    window    nodes the causal attention looks back over; 0 means all (quadratic)
+    numeric   quantities beside each sentence (nodes and platforms)
+    language  sentence embeddings; False leaves the numeric channel alone
+    head      "roofline": log-ratio to each node's roofline time, summed; "direct": log-latency from the graph vector
+    """
+
+    width: int = 128
+    layers: int = 3
+    heads: int = 4
+    ffn_ratio: float = 2.0
+    dropout: float = 0.05
+    mask: str = "softmax"
+    dynamic: bool = True
+    window: int = 64
+    numeric: bool = True
+    language: bool = True
+    head: str = "roofline"
+    text_width: int = 384
+    node_features: int = 0
+    platform_features: int = 0
+    graph_features: int = 4
+    platform_width: int = 64
+    platform_text_width: int = 32
+    head_width: int = 64
+    node_template: str = "default"
+    platform_template: str = "default"
+
+
+@dataclass
+class Batch:
+    """Packed graphs. N must be a multiple of `window` when that is not 0: pad with nodes of graph B.
+
+    text      (N, t) sentence embedding of each node
+    numeric   (N, f) numeric channel of each node
+    graph     (N,)   index of the node's graph, ascending; B marks padding
+    src, seg  (E,)   source node, and relation · N + target node, self-loops included
+    stats     (B, 4) log of batch, FLOPs, parameters and memory traffic
+    """
+
+    text: Tensor
+    numeric: Tensor
+    graph: Tensor
+    src: Tensor
+    seg: Tensor
+    stats: Tensor
+
+
+def segment_sum(values: Tensor, index: Tensor, size: int | Tensor) -> Tensor:
+    """Sums rows of `values` (M, …) that share an index (M,) into (size, …)."""
+    shape = (size, *values.shape[1:])
+    index = index.reshape(-1, *[1] * (values.dim() - 1)).expand_as(values)
+    return torch.zeros(shape, dtype=values.dtype, device=values.device).scatter_add(0, index, values)
+
+
+class DynamicGraphAttention(nn.Module):
+    """DGSA: three attention maps over shared Q, K, V, one per relation, mixed by per-node dynamic weights.
+
+    X_r = σ((QKᵀ ∘ (I + M_r)) / √h) V;  output_i = Σ_r W_r(i) · X_r(i). Work is linear in nodes and edges.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.mask = config.mask
+        self.qkv = nn.Linear(config.width, 3 * config.width)
+        self.out = nn.Linear(config.width, config.width)
+        self.weights: nn.Module = DynamicWeights(config) if config.dynamic else FixedWeights()
+
+    def forward(self, x: Tensor, batch: Batch) -> Tensor:
+        n, d = x.shape
+        q, k, v = self.qkv(x).reshape(n, 3, self.heads, -1).unbind(1)  # (N, heads, d/heads) each
+        target = batch.seg % n
+        scores = (q.index_select(0, target) * k.index_select(0, batch.src)).sum(-1) * (
+            d // self.heads
+        ) ** -0.5  # (E, heads)
+        weight = torch.exp(scores.clamp(-40, 40))
+        if self.mask == "multiply":
+            # A pair outside the relation scores 0, so weighs exp(0) = 1: count it through the graph's totals.
+            weight = weight - 1
+        values = torch.cat(
+            [weight.unsqueeze(-1) * v.index_select(0, batch.src), weight.unsqueeze(-1)], -1
+        )  # (E, heads, d/heads + 1)
+        total = segment_sum(values, batch.seg, RELATIONS * n)  # (3N, heads, d/heads + 1)
+        if self.mask == "multiply":
+            ones = torch.ones_like(v[..., :1])
+            whole = segment_sum(torch.cat([v, ones], -1), batch.graph, batch.stats.shape[0] + 1)
+            whole = whole.index_select(0, batch.graph)
+            total = total + whole.repeat(RELATIONS, 1, 1)
+        mixed = (total[..., :-1] / total[..., -1:].clamp(min=1e-9)).reshape(RELATIONS, n, d)  # X_r: (3, N, d)
+        share = self.weights(x, batch.graph)  # (N, 3)
+        return self.out((share.T.unsqueeze(-1) * mixed).sum(0))  # (N, d)
+
+
+class FixedWeights(nn.Module):
+    """The ablation without dynamics: one learned weight per relation, the same for every node."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(RELATIONS))
+
+    def forward(self, x: Tensor, graph: Tensor) -> Tensor:
+        return torch.softmax(self.logits, 0).expand(x.shape[0], -1)  # (N, 3)
+
+
+class DynamicWeights(nn.Module):
+    """W_1, W_2, W_3 = Softmax(MLP(f_w)), f_w_i = Softmax(q_i · (k_1…k_i)) (v_1…v_i), per node.
+
+    With a window w, node i looks back over the last w nodes of its graph; equal to the full form for graphs of at
+    most w nodes. Blocks of w queries meet the keys of their own and the previous block, so memory is linear.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.window = config.window
+        self.width = max(config.width // 4, 8)
+        self.qkv = nn.Linear(config.width, 3 * self.width)
+        self.mlp = nn.Linear(self.width, RELATIONS)
+
+    def forward(self, x: Tensor, graph: Tensor) -> Tensor:
+        w = self.window or x.shape[0]
+        q, k, v = self.qkv(x).reshape(-1, w, 3, self.width).unbind(2)  # (N/w, w, width) each
+        ids = graph.reshape(-1, w)  # (N/w, w)
+        place = torch.arange(w, device=x.device)
+        behind = place.unsqueeze(1) - place.unsqueeze(0)  # (w, w): how far key lies before query in the same block
+        own = (ids.unsqueeze(2) == ids.unsqueeze(1)) & (behind >= 0)  # (N/w, w, w)
+        if self.window:
+            k, v = (torch.cat([_previous(t), t], 1) for t in (k, v))  # (N/w, 2w, width)
+            before = (ids.unsqueeze(2) == _previous(ids, -1).unsqueeze(1)) & (behind < 0)
+            own = torch.cat([before, own], 2)  # (N/w, w, 2w)
+        scores = (q @ k.transpose(1, 2)) * self.width**-0.5
+        f_w = torch.softmax(scores.masked_fill(~own, float("-inf")), -1) @ v  # (N/w, w, width)
+        return torch.softmax(self.mlp(f_w).reshape(-1, RELATIONS), -1)  # (N, 3)
+
+
+def _previous(blocks: Tensor, fill: int = 0) -> Tensor:
+    """Each block's predecessor; the first gets `fill`. Shape kept."""
+    return torch.cat([torch.full_like(blocks[:1], fill), blocks[:-1]], 0)
+
+
+class Block(nn.Module):
+    """Pre-norm transformer layer with DGSA in place of self-attention."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        hidden = int(config.width * config.ffn_ratio)
+        self.norm1 = nn.LayerNorm(config.width)
+        self.attention = DynamicGraphAttention(config)
+        self.norm2 = nn.LayerNorm(config.width)
+        self.ffn = nn.Sequential(nn.Linear(config.width, hidden), nn.GELU(), nn.Linear(hidden, config.width))
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, batch: Batch) -> Tensor:
+        x = x + self.dropout(self.attention(self.norm1(x), batch))
+        return x + self.dropout(self.ffn(self.norm2(x)))
+
+
+class LeDGFormer(nn.Module):
+    """Encodes graphs once (`encode`), then answers any number of platforms (`embed_platform`, `head`)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, hidden = config.width, config.head_width
+        self.text = nn.Linear(config.text_width, width)
+        self.numeric = nn.Sequential(nn.Linear(config.node_features, width), nn.GELU(), nn.Linear(width, width))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(width)
+        self.platform_text = nn.Linear(config.text_width, config.platform_text_width)
+        self.platform = nn.Sequential(
+            nn.Linear(config.platform_text_width + config.platform_features, config.platform_width),
+            nn.GELU(),
+            nn.Linear(config.platform_width, config.platform_width),
+        )
+        graph_in = width + config.graph_features + config.platform_width
+        self.graph_head = nn.Sequential(nn.Linear(graph_in, hidden), nn.GELU(), nn.Linear(hidden, 1))
+        if config.head == "roofline":
+            self.node_in = nn.Linear(width, hidden)
+            self.platform_in = nn.Linear(config.platform_width, hidden, bias=False)
+            self.times_in = nn.Linear(TIME_TERMS, hidden, bias=False)
+            self.node_head = nn.Sequential(nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, 1))
+            for parameter in (*self.node_head[-1].parameters(), *self.graph_head[-1].parameters()):
+                nn.init.zeros_(parameter)  # an untrained network is the roofline
+
+    def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Node vectors (N, d) and graph vectors (B, d): the mean of the graph's nodes."""
+        x = self.text(batch.text) if self.config.language else self.text.bias.expand(batch.text.shape[0], -1)
+        if self.config.numeric:
+            x = x + self.numeric(batch.numeric)
+        for block in self.blocks:
+            x = block(x, batch)
+        x = self.norm(x)
+        graphs = batch.stats.shape[0]
+        total = segment_sum(torch.cat([x, torch.ones_like(x[:, :1])], 1), batch.graph, graphs + 1)[:graphs]
+        return x, total[:, :-1] / total[:, -1:].clamp(min=1)
+
+    def embed_platform(self, text: Tensor, numeric: Tensor) -> Tensor:
+        """Platform vectors (P, p) from sentence embeddings (P, t) and spec-sheet numbers (P, f)."""
+        text = self.platform_text(text) if self.config.language else self.platform_text.bias.expand(text.shape[0], -1)
+        return self.platform(torch.cat([text, numeric if self.config.numeric else torch.zeros_like(numeric)], 1))
+
+    def head(
+        self, nodes: Tensor, graphs: Tensor, stats: Tensor, platforms: Tensor, times: Tensor, node: Tensor, pair: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Log-latency in ms (P,) of each pair and each row's share of it in ms (R,).
+
+        nodes (N, d); graphs (P, d), stats (P, 4), platforms (P, p): one row per pair; times (R, 4): log of the row's
+        compute, memory, launch and roofline time in ms; node, pair (R,): the row's node and pair.
+        """
+        context = torch.cat([graphs, stats, platforms], 1)
+        scale = self.graph_head(context).squeeze(1)  # (P,)
+        if self.config.head == "direct":
+            return scale, torch.zeros_like(times[:, 0])
+        scale = _bounded(scale, 3.0)
+        hidden = self.node_in(nodes).index_select(0, node) + self.platform_in(platforms).index_select(0, pair)
+        hidden = hidden + self.times_in(times)
+        ratio = _bounded(self.node_head(hidden).squeeze(1), 6.0)  # (R,)
+        share = torch.exp(times[:, -1] + ratio + scale.index_select(0, pair))
+        return torch.log(segment_sum(share, pair, platforms.shape[0])), share
+
+
+TIME_TERMS = 4
+
+
+def _bounded(x: Tensor, limit: float) -> Tensor:
+    return limit * torch.tanh(x / limit)
+
+
+def relation_loss(log_latency: Tensor, target: Tensor, delta: float = 0.1) -> Tensor:
+    """Huber loss of the log-ratio, mean over pairs: near-quadratic below 10 % error, linear above."""
+    return F.huber_loss(log_latency, target, delta=delta) / delta

@@ -1,0 +1,239 @@
+"""Training batches: draws (graph, batch size) items by source, packs their nodes and their measured platforms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from costmodel.features import (
+    PLATFORM_NUMBERS,
+    generic,
+    numeric_channel,
+    padding_edges,
+    placed_edges,
+    platform_channel,
+    platform_rates,
+    rescale,
+    roofline_times,
+    statistics,
+)
+from costmodel.model import Batch
+from costmodel.platforms import Platform, resolve
+from costmodel.training.corpus import Corpus
+
+LADDER_NODES = 1500
+"""Nodes of a training step that also stand on unlabelled ladders."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How training steps blur platforms: share of sentences dropped, of graphs that see generic devices, and the
+    standard deviation added to the spec sheet's logs."""
+
+    text_dropout: float = 0.4
+    generic: float = 0.3
+    jitter: float = 0.06
+
+
+@dataclass
+class Step:
+    """One packed batch with its targets. P pairs (graph, platform), the first L measured; R rows (node, pair)."""
+
+    batch: Batch
+    pair_graph: Tensor  # (P,) graph within the batch
+    platform_text: Tensor  # (P, t)
+    platform_numeric: Tensor  # (P, f)
+    node: Tensor  # (R,)
+    pair: Tensor  # (R,)
+    times: Tensor  # (R, 4)
+    target: Tensor  # (L,) log ms
+    roofline: Tensor  # (P,) log of the summed roofline times in ms
+    ordered: Tensor  # (M, 2) pairs of which the first cannot be faster than the second
+    group: np.ndarray  # (L,) source of the row
+    row: np.ndarray  # (L,) row of the corpus
+
+
+class Batches:
+    """Items of a corpus and how to pack them.
+
+    Training steps jitter the spec sheet's numbers, drop platform sentences, and now and then hide everything that tells
+    one device from another (`generic`), so that roofline times must carry what a new device needs. `ladders` are
+    unlabelled platforms of one device and runtime from wide to narrow precision: a compiler that may pick the faster
+    kernel is never slower at the narrower one, and no platform strays far from its roofline.
+    `platforms` are the sentences and embeddings of each platform of the corpus, then of the ladders.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        embeddings: np.ndarray,
+        platforms: tuple[Sequence[str], np.ndarray],
+        template: str = "default",
+        window: int = 64,
+        ladders: Sequence[Sequence[Platform]] = (),
+        augmentation: Augmentation = Augmentation(),
+    ) -> None:
+        self.corpus = corpus
+        self.sentence = corpus.paper if template == "paper" else corpus.sentence
+        self.embeddings = torch.from_numpy(embeddings.astype(np.float32))
+        self.platform_sentences, vectors = platforms
+        self.platform_embeddings = vectors.astype(np.float32)
+        known = [resolve(*p) for p in corpus.platforms]
+        self.ladders: list[np.ndarray] = []
+        for ladder in ladders:
+            self.ladders.append(np.arange(len(known), len(known) + len(ladder)))
+            known += ladder
+        self.rates = np.stack([platform_rates(p) for p in known])
+        self.channels = np.stack([platform_channel(p) for p in known])
+        self.window, self.augmentation = window, augmentation
+
+    def items(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Row indices grouped by (source, graph, batch)."""
+        c = self.corpus
+        key = (c.row_source[rows].astype(np.int64) * len(c.names) + c.row_graph[rows]) * 100_000 + c.row_batch[
+            rows
+        ].astype(np.int64)
+        order = np.argsort(key, kind="stable")
+        cuts = np.flatnonzero(np.diff(key[order])) + 1
+        return [rows[part] for part in np.split(order, cuts)] if len(rows) else []
+
+    def sweep(self, rows: np.ndarray, as_generic: bool = False, nodes: int = 6000) -> Iterator[Step]:
+        """Every row once, in packs of about `nodes` nodes; `as_generic` hides the devices (see `features.generic`)."""
+        pack: list[np.ndarray] = []
+        size = 0
+        for item in self.items(rows):
+            n = self._nodes(item)
+            if pack and size + n > nodes:
+                yield self.pack(pack, as_generic=as_generic)
+                pack, size = [], 0
+            pack.append(item)
+            size += n
+        if pack:
+            yield self.pack(pack, as_generic=as_generic)
+
+    def draw(
+        self,
+        items: dict[str, list[np.ndarray]],
+        shares: dict[str, float],
+        nodes: int,
+        pairs: int,
+        rng: np.random.Generator,
+    ) -> Step:
+        """One random training step."""
+        chosen: list[np.ndarray] = []
+        for source, share in shares.items():
+            pool = items.get(source)
+            budget = share * nodes
+            while pool and budget > 0:
+                item = pool[rng.integers(len(pool))]
+                budget -= self._nodes(item)
+                chosen.append(rng.choice(item, pairs, replace=False) if len(item) > pairs else item)
+        return self.pack(chosen, rng)
+
+    def _nodes(self, item: np.ndarray) -> int:
+        graph = self.corpus.row_graph[item[0]]
+        return int(self.corpus.node_start[graph + 1] - self.corpus.node_start[graph])
+
+    def pack(
+        self, items: Sequence[np.ndarray], rng: np.random.Generator | None = None, as_generic: bool = False
+    ) -> Step:
+        """Packs items into one step; `rng` switches the augmentation on."""
+        c = self.corpus
+        graphs = np.array([c.row_graph[item[0]] for item in items])
+        batch = np.array([c.row_batch[item[0]] for item in items], np.float32)
+        counts = c.node_start[graphs + 1] - c.node_start[graphs]
+        first = np.cumsum(counts) - counts
+        spans = [slice(c.node_start[g], c.node_start[g + 1]) for g in graphs]
+        n = int(counts.sum())
+        padded = -(-n // self.window) * self.window if self.window else n
+        owner = np.repeat(np.arange(len(graphs)), counts)
+        columns = np.concatenate([c.columns[s] for s in spans])
+        columns = rescale(columns, (batch / c.batch[graphs])[owner])
+        stats = np.stack([statistics(columns[f : f + k], b) for f, k, b in zip(first, counts, batch, strict=False)])
+        src, seg = self._edges(graphs, counts, first, padded)
+        text = torch.from_numpy(np.concatenate([self.sentence[s] for s in spans]).astype(np.int64))
+        numeric = np.zeros((padded, numeric_channel(columns[:1]).shape[1]), np.float32)
+        numeric[:n] = numeric_channel(columns)
+        node_text = torch.zeros(padded, self.embeddings.shape[1])
+        node_text[:n] = self.embeddings[text]
+        packed = Batch(
+            node_text, torch.from_numpy(numeric),
+            torch.from_numpy(np.concatenate([owner, np.full(padded - n, len(graphs))]).astype(np.int64)),
+            torch.from_numpy(src), torch.from_numpy(seg), torch.from_numpy(stats),
+        )  # fmt: skip
+        rows = np.concatenate(items)
+        pair_graph = np.repeat(np.arange(len(items)), [len(item) for item in items])
+        platform = c.row_platform[rows]
+        ordered = np.zeros((0, 2), np.int64)
+        if rng is not None and self.ladders:
+            more_graphs, more_platforms, ordered = self._rungs(counts, len(rows), rng)
+            pair_graph = np.concatenate([pair_graph, more_graphs])
+            platform = np.concatenate([platform, more_platforms])
+        pair_counts = counts[pair_graph]
+        pair = np.repeat(np.arange(len(platform)), pair_counts)
+        node = (
+            np.arange(len(pair))
+            - np.repeat(np.cumsum(pair_counts) - pair_counts, pair_counts)
+            + first[pair_graph][pair]
+        )
+        text_p, channel = self._platforms(platform, pair_graph, len(rows), rng)
+        if as_generic:
+            text_p, channel = generic(text_p, channel)
+        times = roofline_times(columns[node], self.rates[platform][pair])
+        roofline = np.log(np.bincount(pair, np.exp(times[:, -1].astype(np.float64)), len(platform)))
+        return Step(
+            packed, torch.from_numpy(pair_graph), torch.from_numpy(text_p), torch.from_numpy(channel),
+            torch.from_numpy(node), torch.from_numpy(pair),
+            torch.from_numpy(times), torch.from_numpy(np.log(c.row_ms[rows]).astype(np.float32)),
+            torch.from_numpy(roofline.astype(np.float32)), torch.from_numpy(ordered),
+            c.row_source[rows], rows,
+        )  # fmt: skip
+
+    def _rungs(
+        self, counts: np.ndarray, first_pair: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Graphs and platforms of unlabelled pairs on random ladders, and which pair must not be faster than which."""
+        graphs: list[int] = []
+        platforms: list[int] = []
+        ordered: list[tuple[int, int]] = []
+        budget = LADDER_NODES
+        for graph in rng.permutation(len(counts)):
+            if counts[graph] > budget:
+                break
+            budget -= int(counts[graph])
+            ladder = self.ladders[rng.integers(len(self.ladders))]
+            start = first_pair + len(graphs)
+            ordered += [(start + k, start + k + 1) for k in range(len(ladder) - 1)]
+            graphs += [int(graph)] * len(ladder)
+            platforms += ladder.tolist()
+        shape = (len(ordered), 2)
+        return np.array(graphs, np.int64), np.array(platforms, np.int64), np.array(ordered, np.int64).reshape(shape)
+
+    def _edges(
+        self, graphs: np.ndarray, counts: np.ndarray, first: np.ndarray, padded: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        c = self.corpus
+        spans = [slice(c.edge_start[g], c.edge_start[g + 1]) for g in graphs]
+        parts = [
+            placed_edges(c.src[span], c.seg[span], n, offset, padded)
+            for span, n, offset in zip(spans, counts, first, strict=True)
+        ]
+        src, seg = zip(*parts, padding_edges(int(counts.sum()), padded), strict=True)
+        return np.concatenate(src), np.concatenate(seg)
+
+    def _platforms(
+        self, platform: np.ndarray, graph: np.ndarray, measured: int, rng: np.random.Generator | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        text, channel = self.platform_embeddings[platform], self.channels[platform]
+        if rng is not None:
+            text = text * (rng.random((len(platform), 1)) >= self.augmentation.text_dropout).astype(np.float32)
+            noise = rng.normal(0, self.augmentation.jitter, (len(platform), PLATFORM_NUMBERS)).astype(np.float32)
+            noise[measured:] = 0  # the rungs of a ladder must stay comparable
+            channel[:, :PLATFORM_NUMBERS] += noise
+            hidden = (rng.random(graph.max() + 1) < self.augmentation.generic)[graph]  # all pairs of a graph alike
+            text[hidden], channel[hidden] = generic(text[hidden], channel[hidden])
+        return text, channel

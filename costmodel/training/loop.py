@@ -1,0 +1,279 @@
+"""The training loop: resumable, selected on validation data, the same for every configuration."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from costmodel.features import NODE_FEATURES, PLATFORM_FEATURES
+from costmodel.metrics import mape
+from costmodel.model import LeDGFormer, ModelConfig, relation_loss
+from costmodel.training.batches import Augmentation, Batches, Step
+from costmodel.training.corpus import Corpus
+from costmodel.training.split import TEST_DEVICES, VALIDATION_DEVICES
+
+SHARES = {
+    "timm": 0.36, "paddleclas": 0.12, "help/nasbench201": 0.11, "nnlqp/nasbench201": 0.06, "help/fbnet": 0.1,
+    "help/ofa": 0.13, "neusight-e2e": 0.03, "mlperf": 0.02, "neusight-ops": 0.045, "tinynas-ops": 0.025,
+}  # fmt: skip
+WEIGHTS = {"timm": 4.0, "paddleclas": 2.0, "neusight-e2e": 0.5, "mlperf": 0.2}
+"""Part of each source in a step's nodes, and the weight of its mean loss (1 where not named)."""
+
+LADDER_WEIGHT, LADDER_MARGIN = 1.0, 0.05
+BAND = (0.7, 4.0)
+"""How far an unlabelled platform may stray from its roofline without penalty, as a ratio."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run. `hold_out` leaves the test and validation devices out of training, `ladders` adds the ordering
+    of precisions on devices without labels (see `Batches`)."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    steps: int = 4000
+    nodes: int = 5000
+    pairs: int = 8
+    lr: float = 2e-3
+    weight_decay: float = 0.01
+    warmup: float = 0.05
+    ema: float = 0.998
+    evaluate_every: int = 500
+    hold_out: bool = True
+    ladders: bool = True
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    seed: int = 0
+
+
+CONFIGS = {
+    "default": TrainConfig(),
+    "paper": TrainConfig(
+        model=ModelConfig(
+            numeric=False, head="direct", window=512, node_template="paper", platform_template="paper", ffn_ratio=4.0
+        ),
+        lr=1e-3,
+        steps=2000,  # twice as slow a step: about the same time as the default's
+        ladders=False,
+        augmentation=Augmentation(0.0, 0.0, 0.0),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Row indices of a corpus by what they may be used for."""
+
+    train: np.ndarray
+    val: np.ndarray
+    val_device: np.ndarray
+    test: np.ndarray
+    test_device: np.ndarray
+
+
+def divide(corpus: Corpus, hold_out: bool) -> Rows:
+    """Rows by split; with `hold_out` the rows of unseen devices stand apart, else every device trains."""
+    split = corpus.graph_split[corpus.row_graph]
+    device = np.array([p[0] for p in corpus.platforms])[corpus.row_platform]
+    unseen = np.isin(device, list(TEST_DEVICES)) & hold_out
+    probe = np.isin(device, list(VALIDATION_DEVICES)) & hold_out
+    known = ~(unseen | probe)
+
+    def pick(mask: np.ndarray) -> np.ndarray:
+        return np.flatnonzero(mask)
+
+    return Rows(
+        pick(known & (split == "train")), pick(known & (split == "val")), pick(probe & (split == "val")),
+        pick(known & (split == "test")), pick(unseen & (split == "test")),
+    )  # fmt: skip
+
+
+def thin(corpus: Corpus, rows: np.ndarray, per_source: int, seed: int = 0) -> np.ndarray:
+    """About `per_source` rows of each source: all rows of graphs drawn by a fixed seed."""
+    rng = np.random.default_rng(seed)
+    parts = []
+    for source in np.unique(corpus.row_source[rows]):
+        own = rows[corpus.row_source[rows] == source]
+        rank = np.zeros(len(corpus.names), np.int64)
+        graphs = np.unique(corpus.row_graph[own])
+        rank[rng.permutation(graphs)] = np.arange(len(graphs))
+        parts.append(own[np.argsort(rank[corpus.row_graph[own]], kind="stable")][:per_source])
+    return np.sort(np.concatenate(parts)) if parts else rows
+
+
+class Trainer:
+    """Trains one configuration in `folder`, which also holds its checkpoint: call `run` again to resume."""
+
+    def __init__(self, config: TrainConfig, batches: Batches, folder: Path, say: Callable[[str], None]) -> None:
+        model = replace(config.model, node_features=NODE_FEATURES, platform_features=PLATFORM_FEATURES)
+        self.config = replace(config, model=model)
+        self.batches, self.folder, self.say = batches, folder, say
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(config.seed)
+        self.network = LeDGFormer(model)
+        self.average = {k: v.clone() for k, v in self.network.state_dict().items()}
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.98)
+        )
+        self.step = 0
+        self.history: list[dict[str, float]] = []
+        self.rows = divide(batches.corpus, config.hold_out)
+        corpus = batches.corpus
+        by_source: dict[str, list[np.ndarray]] = {}
+        for item in batches.items(self.rows.train):
+            by_source.setdefault(corpus.sources[corpus.row_source[item[0]]], []).append(item)
+        self.items = by_source
+        self.shares = {s: SHARES[s] for s in by_source if s in SHARES}
+        self.weights = torch.tensor([WEIGHTS.get(s, 1.0) for s in corpus.sources])
+        self.probe = [thin(corpus, r, 500) for r in (self.rows.val, self.rows.val_device)]
+
+    def run(self) -> LeDGFormer:
+        """Trains to the last step, keeps the averaged weights that do best on validation, and returns that network."""
+        self._resume()
+        config, start, began = self.config, self.step, time.monotonic()
+        while self.step < config.steps:
+            rng = np.random.default_rng((config.seed, self.step))
+            loss = self._update(self.batches.draw(self.items, self.shares, config.nodes, config.pairs, rng))
+            self.step += 1
+            if not math.isfinite(loss):
+                raise FloatingPointError(f"loss is {loss} at step {self.step}")
+            if self.step % 50 == 0:
+                pace = (time.monotonic() - began) / (self.step - start)
+                self.say(
+                    f"step {self.step}/{config.steps} loss {loss:.3f} {pace:.2f} s/step,"
+                    f" {pace * (config.steps - self.step) / 60:.0f} min left"
+                )
+            if self.step % config.evaluate_every == 0 or self.step == config.steps:
+                self._evaluate()
+                self._save()
+        self.network.load_state_dict(load_file(self.folder / "best.safetensors"))
+        return self.network.eval()
+
+    def _update(self, step: Step) -> float:
+        self.network.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.lr * self._schedule()
+        loss = self._loss(step)
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimizer.step()
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for key, value in self.network.state_dict().items():
+                self.average[key].lerp_(value, 1 - decay)
+        return float(loss.detach())
+
+    def _schedule(self) -> float:
+        warm = max(1, int(self.config.steps * self.config.warmup))
+        if self.step < warm:
+            return (self.step + 1) / warm
+        return 0.5 * (1 + math.cos(math.pi * (self.step - warm) / max(1, self.config.steps - warm))) + 1e-3
+
+    def _loss(self, step: Step) -> torch.Tensor:
+        """Mean loss of each source present, weighted, and how far ladders stand in the wrong order."""
+        everything = forward(self.network, step)
+        predicted = everything[: len(step.target)]
+        group = torch.from_numpy(step.group.astype(np.int64))
+        total, norm = torch.zeros(()), 0.0
+        for source in torch.unique(group):
+            mask = group == source
+            weight = float(self.weights[source])
+            total = total + weight * relation_loss(predicted[mask], step.target[mask])
+            norm += weight
+        total = total / norm
+        if len(step.ordered):
+            wide, narrow = everything[step.ordered[:, 0]], everything[step.ordered[:, 1]]
+            total = total + LADDER_WEIGHT * torch.relu(narrow - wide + LADDER_MARGIN).mean()
+        if len(everything) > len(predicted):
+            strayed = (everything - step.roofline)[len(predicted) :]
+            low, high = math.log(BAND[0]), math.log(BAND[1])
+            total = total + LADDER_WEIGHT * (torch.relu(strayed - high) + torch.relu(low - strayed)).mean()
+        return total
+
+    def _evaluate(self) -> None:
+        kept = {k: v.clone() for k, v in self.network.state_dict().items()}
+        self.network.load_state_dict(self.average)
+        corpus, report = self.batches.corpus, {"step": float(self.step)}
+        for name, rows in zip(("val", "val_device"), self.probe, strict=False):
+            y, p, r = predict_rows(self.network, self.batches, rows)
+            source = corpus.row_source[r]
+            for s in np.unique(source):
+                report[f"{name}/{corpus.sources[s]}"] = round(mape(y[source == s], p[source == s]), 2)
+        seen = [v for k, v in report.items() if k.startswith("val/")]
+        unseen = [v for k, v in report.items() if k.startswith("val_device/")]
+        report["score"] = round(float(np.mean(seen) + (0.3 * np.mean(unseen) if unseen else 0.0)), 3)
+        if not self.history or report["score"] < min(h["score"] for h in self.history):
+            save_file({k: v.contiguous() for k, v in self.average.items()}, self.folder / "best.safetensors")
+        self.history.append(report)
+        (self.folder / "history.json").write_text(json.dumps(self.history, indent=1))
+        self.network.load_state_dict(kept)
+        self.say("validation " + ", ".join(f"{k} {v:g}" for k, v in report.items()))
+
+    def _save(self) -> None:
+        """Writes the checkpoint beside the old one and swaps it in, so a cut loses at most one interval."""
+        state = {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        state |= {f"average.{k}": v for k, v in self.average.items()}
+        for i, entry in self.optimizer.state_dict()["state"].items():
+            state |= {f"optimizer.{i}.{k}": v for k, v in entry.items()}
+        path = self.folder / "checkpoint.safetensors"
+        meta = {"step": str(self.step), "config": json.dumps(asdict(self.config), sort_keys=True)}
+        save_file({k: v.contiguous().clone() for k, v in state.items()}, path.with_suffix(".new"), metadata=meta)
+        path.with_suffix(".new").replace(path)
+
+    def _resume(self) -> None:
+        from safetensors import safe_open
+
+        path = self.folder / "checkpoint.safetensors"
+        if not path.exists():
+            return
+        with safe_open(path, "pt") as handle:
+            meta = handle.metadata()
+            if meta["config"] != json.dumps(asdict(self.config), sort_keys=True):
+                self.say(f"{path} belongs to another configuration; starting anew")
+                return
+            state = {k: handle.get_tensor(k) for k in handle.keys()}  # noqa: SIM118 - not a dict
+        self.network.load_state_dict({k[8:]: v for k, v in state.items() if k.startswith("network.")})
+        self.average = {k[8:]: v for k, v in state.items() if k.startswith("average.")}
+        moments: dict[int, dict[str, torch.Tensor]] = {}
+        for key, value in state.items():
+            if key.startswith("optimizer."):
+                _, index, name = key.split(".")
+                moments.setdefault(int(index), {})[name] = value
+        whole = self.optimizer.state_dict()
+        self.optimizer.load_state_dict({"state": moments, "param_groups": whole["param_groups"]})
+        self.step = int(meta["step"])
+        self.history = json.loads((self.folder / "history.json").read_text())
+        self.say(f"resumed at step {self.step}")
+
+
+def forward(network: LeDGFormer, step: Step) -> torch.Tensor:
+    """Predicted log-latency (P,) of every pair of a step; training encodes in bfloat16, the head stays in float32."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=network.training):
+        nodes, graphs = network.encode(step.batch)
+    nodes, graphs = nodes.float(), graphs.float()
+    platforms = network.embed_platform(step.platform_text, step.platform_numeric)
+    log_latency, _ = network.head(
+        nodes, graphs[step.pair_graph], step.batch.stats[step.pair_graph], platforms, step.times, step.node, step.pair
+    )
+    return log_latency
+
+
+def predict_rows(
+    network: LeDGFormer, batches: Batches, rows: np.ndarray, as_generic: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Measured and predicted latency in ms and the row of each, in the order of the sweep."""
+    network.eval()
+    y, p, r = [np.zeros(0)], [np.zeros(0)], [np.zeros(0, np.int64)]
+    with torch.no_grad():
+        for step in batches.sweep(rows, as_generic):
+            y.append(step.target.numpy())
+            p.append(forward(network, step).numpy())
+            r.append(step.row)
+    return np.exp(np.concatenate(y, dtype=np.float64)), np.exp(np.concatenate(p, dtype=np.float64)), np.concatenate(r)

@@ -1,0 +1,187 @@
+"""One training run from the data folder to a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from costmodel.metrics import mape, summary
+from costmodel.model import LeDGFormer
+from costmodel.platforms import Platform, Precision, list_devices, load_device, resolve, supported_precisions
+from costmodel.prompts import platform_sentence
+from costmodel.training.batches import Batches
+from costmodel.training.corpus import Corpus, LoadGraph, build_corpus, read_corpus
+from costmodel.training.embeddings import embed
+from costmodel.training.export import conformal_quantile, write_bundle
+from costmodel.training.loop import Rows, TrainConfig, Trainer, predict_rows, thin
+from costmodel.training.split import TEST_DEVICES, VALIDATION_DEVICES
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training run."""
+
+    trainer: Trainer
+    network: LeDGFormer
+    corpus: Corpus
+
+    @property
+    def rows(self) -> Rows:
+        """The corpus's rows by use."""
+        return self.trainer.rows
+
+
+def prepare(data: Path, cache: Path, load: LoadGraph, say: Say) -> Corpus:
+    """The corpus, built from the data folder where the cache does not hold it. Raises DataError."""
+    build_corpus(data, cache, load, say)
+    return read_corpus(cache)
+
+
+def make_batches(corpus: Corpus, config: TrainConfig, cache: Path, encoder: str, say: Say) -> Batches:
+    """Batches with the sentences of the configuration's templates embedded by the teacher."""
+    model = config.model
+    ids = corpus.paper if model.node_template == "paper" else corpus.sentence
+    used = np.unique(ids)
+    rungs = ladders(TEST_DEVICES | VALIDATION_DEVICES if config.hold_out else frozenset()) if config.ladders else []
+    measured = [resolve(*p) for p in corpus.platforms]
+    platforms = [platform_sentence(p, model.platform_template) for p in [*measured, *(p for r in rungs for p in r)]]
+    vectors = embed([corpus.sentences[i] for i in used] + platforms, cache, encoder, say)
+    table = np.zeros((len(corpus.sentences), vectors.shape[1]), np.float16)
+    table[used] = vectors[: len(used)]
+    return Batches(
+        corpus, table, (platforms, vectors[len(used) :]), model.node_template, model.window, rungs, config.augmentation
+    )
+
+
+def ladders(left_out: Collection[str]) -> list[list[Platform]]:
+    """Unlabelled platforms of every NVIDIA GPU.
+
+    TensorRT from wide to narrow precision, where each step is faster on the sheet; PyTorch at each precision alone.
+    """
+    found = []
+    for name in list_devices():
+        device = load_device(name)
+        if device.vendor.casefold() != "nvidia" or device.kind != "gpu" or name in left_out:
+            continue
+        supported = supported_precisions(device)
+        rungs = [
+            resolve(device, p, "tensorrt") for p in (Precision.FP32, Precision.FP16, Precision.INT8) if p in supported
+        ]
+        kept = rungs[:1]
+        for rung in rungs[1:]:
+            if rung.matrix_tflops >= kept[-1].matrix_tflops:
+                kept.append(rung)
+        found.append(kept)
+        floats = [rung.precision for rung in kept if rung.precision is not Precision.INT8]
+        found += [[resolve(device, p, runtime)] for p in floats for runtime in ("pytorch-eager", "pytorch-compile")]
+    return found
+
+
+def train(corpus: Corpus, config: TrainConfig, cache: Path, folder: Path, encoder: str, say: Say) -> Run:
+    """Trains, or resumes, one configuration in `folder`."""
+    trainer = Trainer(config, make_batches(corpus, config, cache, encoder, say), folder, say)
+    return Run(trainer, trainer.run(), corpus)
+
+
+def calibrate(run: Run) -> dict[str, Any]:
+    """Half-widths of the 90 % split-conformal interval from validation rows, and how unseen devices are best read.
+
+    `unseen_devices` is "generic" where hiding the validation devices' numbers and sentence (`features.generic`) gives
+    the lower mean MAPE over sources, else "sheet". A run without held-out devices has neither: both are null.
+    """
+    batches = run.trainer.batches
+    y, p, _ = predict_rows(run.network, batches, thin(run.corpus, run.rows.val, 1000, seed=1))
+    widths: dict[str, float | None] = {"known_platform": round(conformal_quantile(y, p), 4), "new_platform": None}
+    reading, scores = None, {}
+    if len(run.rows.val_device):
+        rows = thin(run.corpus, run.rows.val_device, 1000, seed=1)
+        answers = {mode: predict_rows(run.network, batches, rows, mode == "generic") for mode in ("sheet", "generic")}
+        for mode, (y, p, r) in answers.items():
+            source = run.corpus.row_source[r]
+            scores[mode] = round(float(np.mean([mape(y[source == s], p[source == s]) for s in np.unique(source)])), 2)
+        reading = min(scores, key=lambda mode: scores[mode])
+        widths["new_platform"] = round(conformal_quantile(*answers[reading][:2]), 4)
+    return {"coverage": 0.9, "half_width": widths, "unseen_devices": reading, "validation_mape": scores}
+
+
+def validation(run: Run) -> dict[str, Any]:
+    """MAPE, Acc(10 %) and Spearman of each source on validation graphs."""
+    rows = thin(run.corpus, run.rows.val, 1000, seed=1)
+    y, p, r = predict_rows(run.network, run.trainer.batches, rows)
+    source = run.corpus.row_source[r]
+    return {run.corpus.sources[s]: summary(y[source == s], p[source == s]) for s in np.unique(source)}
+
+
+def release(run: Run, folder: Path, language: Path, calibration: Mapping[str, Any]) -> None:
+    """Writes the run as a bundle in `folder`; `language` holds the sentence table and the student."""
+    corpus, config = run.corpus, run.trainer.config
+    figures = validation(run)
+    best = min(run.trainer.history, key=lambda h: h["score"])
+    summary_ = {
+        "seed": config.seed, "steps": config.steps, "selected_step": int(best["step"]), "hold_out": config.hold_out,
+        "rows": len(run.rows.train), "graphs": len(np.unique(corpus.row_graph[run.rows.train])),
+        "platforms": _platforms(run),
+        "validation": figures, "sentences": _sentences(run),
+    }  # fmt: skip
+    torch.manual_seed(0)
+    example = run.trainer.batches.pack(run.trainer.batches.items(run.rows.val[:2000])[:3])
+    trained = _sentences(run)
+    sentences = [*trained, *run.trainer.batches.platform_sentences]
+    vectors = np.concatenate(
+        [
+            run.trainer.batches.embeddings[[corpus.sentences.index(s) for s in trained]],
+            run.trainer.batches.platform_embeddings,
+        ]
+    )
+    facts = card(summary_, calibration)
+    write_bundle(folder, run.network, example, language, (sentences, vectors), calibration, summary_, facts)
+
+
+def _platforms(run: Run) -> dict[str, dict[str, int]]:
+    """Training rows of each platform, whole networks and single operators apart."""
+    corpus = run.corpus
+    operators = np.array([s.endswith("-ops") for s in corpus.sources])[corpus.row_source[run.rows.train]]
+    platform = corpus.row_platform[run.rows.train]
+    return {
+        "|".join(corpus.platforms[p]): {
+            "networks": int((platform[~operators] == p).sum()), "operators": int((platform[operators] == p).sum()),
+        }
+        for p in np.unique(platform)
+    }  # fmt: skip
+
+
+def _sentences(run: Run) -> list[str]:
+    """Every node sentence of the training graphs: what the network has met."""
+    corpus = run.corpus
+    ids = run.trainer.batches.sentence
+    graphs = np.unique(corpus.row_graph[run.rows.train])
+    used = np.unique(np.concatenate([ids[corpus.node_start[g] : corpus.node_start[g + 1]] for g in graphs]))
+    return sorted(corpus.sentences[i] for i in used)
+
+
+def card(facts: Mapping[str, Any], calibration: Mapping[str, Any]) -> str:
+    """The model card, from the run's own figures."""
+    lines = [
+        "# LeDG-Former, released bundle", "",
+        "Predicts the latency of one forward pass from a network's graph and a device's spec sheet.", "",
+        f"- Trained on {facts['rows']:,} measurements of {facts['graphs']:,} graphs on"
+        f" {len(facts['platforms'])} platforms"
+        " (HELP, NNLQP, pytorch-image-models, PaddleClas, MLPerf, NeuSight, tinynas).",
+        "- Split: 80/10/10 % of graphs by fingerprint; published test graphs stay out. "
+        + ("Four test and three validation devices were held out." if facts["hold_out"] else "All devices train."),
+        f"- Seed {facts['seed']}, {facts['steps']} steps, step {facts['selected_step']} selected on validation graphs.",
+        f"- Interval: 90 % nominal, half-widths in ln(latency) {calibration['half_width']}.", "",
+        "| validation, unseen graphs | rows | MAPE % | Acc(10 %) | Spearman |", "|---|---:|---:|---:|---:|",
+    ]  # fmt: skip
+    lines += [
+        f"| {source} | {f['n']} | {f['mape']} | {f['acc10']} | {f['spearman']} |"
+        for source, f in facts["validation"].items()
+    ]
+    return "\n".join(lines) + "\n"
