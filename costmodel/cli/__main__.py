@@ -1,0 +1,5 @@
+"""`python -m costmodel.cli`."""
+
+from costmodel.cli import main
+
+main()

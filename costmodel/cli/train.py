@@ -1,0 +1,90 @@
+"""`ledg-cost train`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from costmodel.errors import BackendUnavailableError
+
+
+@click.command("train")
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False),
+    required=True,
+    help="Folder of the corpora (latency.parquet, …).",
+)
+@click.option("--config", "name", default="default", show_default=True, help="default or paper.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False),
+    help="Run folder: checkpoint, history, bundle. [default: runs/CONFIG-SEED]",
+)
+@click.option(
+    "--cache",
+    type=click.Path(file_okay=False),
+    default="runs/cache",
+    show_default=True,
+    help="Lowered corpora and embeddings.",
+)
+@click.option(
+    "--language",
+    type=click.Path(exists=True, file_okay=False),
+    help="Sentence table and student for the bundle. [default: the released ones]",
+)
+@click.option("--encoder", default="minilm", show_default=True, help="Teacher: minilm, a folder or a hub name.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--steps", type=int, help="Training steps. [default: the configuration's]")
+@click.option("--all-devices", is_flag=True, help="Hold no device out: how the released bundle is trained.")
+@click.option(
+    "--calibration",
+    type=click.Path(exists=True, dir_okay=False),
+    help="calibration.json of a run with held-out devices, for the width on new platforms.",
+)
+@click.option("--threads", default=2, show_default=True)
+def command(
+    data: str, name: str, out: str | None, cache: str, language: str | None, encoder: str, seed: int, steps: int | None,
+    all_devices: bool, calibration: str | None, threads: int,
+) -> None:  # fmt: skip
+    """Train a cost model and write its bundle. Stopped runs go on where they were when the command is given again."""
+    try:
+        import torch
+
+        from costmodel.training import run as training
+        from costmodel.training.loop import CONFIGS
+    except ImportError as error:
+        raise BackendUnavailableError(f"training needs {error.name}; pip install 'ledg-cost[train,encoder]'") from error
+    import json
+
+    from costmodel.api import load_graph
+    from costmodel.bundle import RELEASED
+
+    if name not in CONFIGS:
+        raise click.BadParameter(f"no configuration {name!r}; use one of {', '.join(CONFIGS)}", param_hint="--config")
+    if all_devices and not calibration:
+        raise click.BadParameter(
+            "a run on all devices cannot tell how sure it is of new ones; add --calibration"
+            " runs/default-0/bundle/calibration.json of a run without --all-devices",
+            param_hint="--all-devices",
+        )
+    torch.set_num_threads(threads)
+    config = replace(CONFIGS[name], seed=seed, hold_out=not all_devices)
+    config = replace(config, steps=steps) if steps else config
+    folder = Path(out or f"runs/{name}-{seed}{'-all' if all_devices else ''}")
+
+    def say(line: str) -> None:
+        click.echo(line, file=sys.stderr)
+
+    corpus = training.prepare(Path(data), Path(cache), load_graph, say)
+    run = training.train(corpus, config, Path(cache), folder, encoder, say)
+    widths = training.calibrate(run)
+    if calibration:
+        other = json.loads(Path(calibration).read_text())
+        widths["half_width"]["new_platform"] = other["half_width"]["new_platform"]
+        widths |= {key: other[key] for key in ("unseen_devices", "validation_mape")}
+    training.release(run, folder / "bundle", Path(language) if language else RELEASED / "language", widths)
+    say(f"wrote {folder / 'bundle'}")

@@ -1,0 +1,198 @@
+"""Estimates: the answer type, the `CostModel` protocol, the roofline model and the physical bound."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+
+from costmodel.analysis import Analysis, analyze, peak_memory_bytes, trip_count
+from costmodel.features import FUSING_RUNTIMES, GraphFeatures, extract, platform_rates, roofline_times
+from costmodel.ir import DType, Graph
+from costmodel.platforms import Platform
+
+WINOGRAD_SAVING = 4.0
+"""Most multiplications that Winograd's F(4×4, 3×3) saves in a 3×3 convolution (Lavin and Gray 2016)."""
+
+
+@dataclass(frozen=True)
+class OperatorCost:
+    """One node's part of an estimate; `share` in 0…1, `limit` names what binds it: compute, memory or launch.
+
+    Nodes of one `group` run as one kernel in runtimes that fuse; elsewhere every node is a group of its own.
+    """
+
+    name: str
+    op: str
+    latency_ms: float
+    share: float
+    flops: float
+    limit: str
+    group: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Latency of one forward pass of the whole batch on one platform.
+
+    latency_ms, interval_ms  milliseconds; the interval is 90 % nominal
+    provenance               measured, learned with N samples, zero-shot or roofline
+    coverage                 share of nodes whose arithmetic is known, 0…1
+    bound_ms                 no device with this spec sheet can be faster
+    """
+
+    target: str
+    precision: str
+    runtime: str
+    batch: int
+    latency_ms: float
+    interval_ms: tuple[float, float]
+    provenance: str
+    coverage: float
+    bound_ms: float
+    flops: float
+    params: int
+    peak_memory_bytes: int
+    warnings: tuple[str, ...] = ()
+    operators: tuple[OperatorCost, ...] = field(default=(), repr=False)
+
+
+class CostModel(Protocol):
+    """Anything that estimates graphs on platforms."""
+
+    def estimate(self, graph: Graph, platform: Platform) -> Estimate:
+        """One platform."""
+        ...
+
+    def estimate_many(self, graph: Graph, platforms: Sequence[Platform]) -> list[Estimate]:
+        """Several platforms for one reading of the graph."""
+        ...
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A graph with everything that does not depend on the platform."""
+
+    graph: Graph
+    analysis: Analysis
+    features: GraphFeatures
+    _memory: dict[float, int] = field(default_factory=dict, repr=False, compare=False)
+
+    @cached_property
+    def demand(self) -> tuple[float, float, float, list[tuple[int, float]]]:
+        """FLOPs of matrix work (3×3 convolutions at Winograd's count) and of the rest, weight elements read, and
+        elements with bytes each of the inputs and outputs."""
+        graph = self.graph
+        matrix = vector = weights = 0.0
+        for node, cost in zip(graph.nodes, self.analysis.nodes, strict=True):
+            if cost.kind == "matmul":
+                kernel, strides = node.attrs.get("kernel_shape"), node.attrs.get("strides")
+                winograd = node.op == "Conv" and kernel == (3, 3) and strides == (1, 1)
+                matrix += cost.flops / (WINOGRAD_SAVING if winograd else 1.0)
+            else:
+                vector += cost.flops
+            weights += cost.param_read_elems
+        ends = [graph.tensors[t] for t in {*graph.inputs, *graph.outputs} - graph.params]
+        return matrix, vector, weights, [(spec.numel, spec.dtype.bytes) for spec in ends]
+
+    def peak_memory_bytes(self, width: float) -> int:
+        """Parameters and the largest set of live activations at `width` bytes per element."""
+        if width not in self._memory:
+            self._memory[width] = peak_memory_bytes(self.graph, width)
+        return self._memory[width]
+
+    @classmethod
+    def of(cls, graph: Graph, template: str = "default") -> Prepared:
+        """Analyses a graph. Raises InputError if its nodes do not fit their operators."""
+        analysis = analyze(graph)
+        return cls(graph, analysis, extract(graph, template, analysis))
+
+
+def physical_bound_ms(prepared: Prepared, platform: Platform) -> float:
+    """A time no implementation on this device can beat: the larger of arithmetic and compulsory traffic.
+
+    Arithmetic: matrix work at the highest peak that the precision allows (3×3 convolutions at Winograd's count) beside
+    element-wise work at the vector peak. Traffic: weights, inputs and outputs once (Williams et al. 2009).
+    """
+    matrix, vector, weights, ends = prepared.demand
+    best, width = platform.peak_tflops * 1e9, platform.element_bytes
+    traffic = weights * width + sum(numel * min(width, own) for numel, own in ends)
+    return max(matrix / best, vector / (2 * best), traffic / (platform.device.bandwidth_gbs * 1e6))
+
+
+class Roofline:
+    """The sum over nodes of max(compute, memory) + launch at the spec sheet's peaks; no learning."""
+
+    def estimate(self, graph: Graph, platform: Platform) -> Estimate:
+        """One platform."""
+        return self.estimate_many(graph, [platform])[0]
+
+    def estimate_many(self, graph: Graph, platforms: Sequence[Platform]) -> list[Estimate]:
+        """Several platforms."""
+        prepared = Prepared.of(graph)
+        answers = []
+        for platform in platforms:
+            times = roofline_times(prepared.features.columns, platform_rates(platform))
+            latency = float(np.exp(times[:, 3]).sum())
+            answers.append(
+                assemble(prepared, platform, np.exp(times[:, 3]), times, (latency / 4, latency * 4), "roofline")
+            )
+        return answers
+
+
+def assemble(
+    prepared: Prepared,
+    platform: Platform,
+    node_ms: np.ndarray,
+    times: np.ndarray,
+    interval_ms: tuple[float, float],
+    provenance: str,
+    warnings: Sequence[str] = (),
+) -> Estimate:
+    """Puts an estimate together; latency is the sum of `node_ms` (n,), lifted to the bound where it lies under it."""
+    analysis, graph = prepared.analysis, prepared.graph
+    bound = physical_bound_ms(prepared, platform)
+    total = float(node_ms.sum())
+    latency = max(total, bound)
+    notes = list(warnings)
+    if total < bound:
+        notes.append(f"the model's {total:.3g} ms lies under the physical bound; the bound is reported")
+    node_ms = node_ms * (latency / total) if total > 0 else node_ms
+    limits = ("compute", "memory", "launch")
+    limit = times[:, :3].argmax(1)
+    fused = platform.runtime in FUSING_RUNTIMES
+    group = prepared.features.groups if fused else range(len(graph))
+    operators = tuple(
+        OperatorCost(
+            node.name or node.op, node.op, float(ms), float(ms / latency) if latency else 0.0, cost.flops, limits[k], g
+        )
+        for node, cost, ms, k, g in zip(graph.nodes, analysis.nodes, node_ms, limit, group, strict=True)
+    )
+    unknown = sorted({n.op for n, c in zip(graph.nodes, analysis.nodes, strict=False) if not c.known})
+    if unknown:
+        notes.append(f"arithmetic unknown, counted by memory traffic alone: {', '.join(unknown)}")
+    if any(trip_count(node) == 0 for node in graph.nodes):
+        notes.append("loops of unknown length are counted once")
+    memory = prepared.peak_memory_bytes(platform.element_bytes)
+    if platform.device.memory_gb and memory > platform.device.memory_gb * 1e9:
+        notes.append(f"needs {memory / 1e9:.1f} GB, {platform.device.name} has {platform.device.memory_gb:g} GB")
+    lo, hi = max(interval_ms[0], bound), max(interval_ms[1], latency)
+    return Estimate(
+        platform.device.name, platform.precision.value, platform.runtime_label, prepared.features.batch, latency,
+        (min(lo, latency), hi), provenance, analysis.coverage, bound, analysis.flops, analysis.params, memory,
+        tuple(notes), operators,
+    )  # fmt: skip
+
+
+def native_precision(graph: Graph) -> str:
+    """The precision a graph is written in: int8 if it has quantised products, else the float type most tensors use."""
+    made = [graph.tensors[t] for node in graph.nodes for t in node.outputs if t]
+    products = [n for n in graph.nodes if n.op in ("Conv", "MatMul", "Gemm", "ConvTranspose")]
+    if any(graph.tensors[n.inputs[0]].dtype.is_quantized for n in products):
+        return "int8"
+    halves = [DType.FLOAT16, DType.BFLOAT16]
+    counts = [sum(s.dtype is d for s in made) for d in (DType.FLOAT32, *halves)]
+    return ("fp32", "fp16", "bf16")[int(np.argmax(counts))]

@@ -1,0 +1,145 @@
+"""The released bundle: onnxruntime against torch, provenance, ordering, the empty graph."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from costmodel.bundle import RELEASED, WEIGHTS, Bundle
+from costmodel.errors import CorruptBundleError
+from costmodel.features import numeric_channel, platform_channel, platform_rates, roofline_times, statistics
+from costmodel.ir import DType, Graph, GraphBuilder
+from costmodel.platforms import resolve
+from costmodel.predictor import LeDGFormerModel, load
+from costmodel.prompts import platform_sentence
+from tests.costmodel.test_features import small_net
+
+PLATFORMS = [resolve("t4", "int8"), resolve("v100", "fp32", "pytorch-eager-2.1"), resolve("raspi4")]
+
+
+def test_onnxruntime_equals_torch() -> None:
+    torch = pytest.importorskip("torch", reason="the network is defined in torch; install the dev extra")
+    from safetensors.torch import load_file
+
+    from costmodel.model import Batch, LeDGFormer, ModelConfig
+
+    model = load()
+    network = LeDGFormer(ModelConfig(**model.bundle.config["model"])).eval()
+    network.load_state_dict(load_file(RELEASED / WEIGHTS))
+    graph = small_net(4)
+    encoded = model.encode(graph)
+    features = encoded.prepared.features
+    n, window = len(features), network.config.window
+    padded = -(-n // window) * window
+    pad = np.arange(n, padded)
+    relation, target = np.divmod(features.seg, n)
+    text, numeric = (
+        np.zeros((padded, 384), np.float32),
+        np.zeros((padded, numeric_channel(features.columns).shape[1]), np.float32),
+    )
+    text[:n], numeric[:n] = model.language.encode(features.sentences), numeric_channel(features.columns)
+    batch = Batch(*(torch.from_numpy(a) for a in (
+        text, numeric, np.repeat([0, 1], [n, padded - n]), np.concatenate([features.src, pad, pad, pad]),
+        np.concatenate([relation * padded + target, pad, pad + padded, pad + 2 * padded]),
+        statistics(features.columns, features.batch)[None],
+    )))  # fmt: skip
+    with torch.no_grad():
+        nodes, vector = network.encode(batch)
+        for platform, answer in zip(PLATFORMS, model.answer(encoded, PLATFORMS), strict=True):
+            times = roofline_times(features.columns, platform_rates(platform))
+            sentence = model.language.encode([platform_sentence(platform)])
+            vectors = network.embed_platform(
+                torch.from_numpy(sentence), torch.from_numpy(platform_channel(platform)[None])
+            )
+            log_latency, _ = network.head(
+                nodes,
+                vector,
+                batch.stats,
+                vectors,
+                torch.from_numpy(times),
+                torch.arange(n),
+                torch.zeros(n, dtype=torch.int64),
+            )
+            expected = max(float(log_latency.exp()), answer.bound_ms)
+            assert answer.latency_ms == pytest.approx(expected, rel=1e-4)
+
+
+def test_one_encoding_answers_as_many_do() -> None:
+    model, graph = load(), small_net()
+    together = model.estimate_many(graph, PLATFORMS)
+    for platform, answer in zip(PLATFORMS, together, strict=True):
+        assert model.estimate(graph, platform).latency_ms == pytest.approx(answer.latency_ms, rel=1e-5)
+
+
+def test_node_order_and_names_do_not_matter_to_the_platform() -> None:
+    answers = load().estimate_many(small_net(), [resolve("t4"), resolve("Tesla T4")])
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("target", ["t4", "l4", "a100", "h100", "rtx4090", "rtx5090"])
+def test_precisions_of_a_compiler_are_in_order(target: str) -> None:
+    answers = load().estimate_many(wide_net(), [resolve(target, p, "tensorrt") for p in ("fp32", "fp16", "int8")])
+    fp32, fp16, int8 = (a.latency_ms for a in answers)
+    assert fp32 > fp16 > int8
+
+
+def wide_net(batch: int = 1) -> Graph:
+    """Ten 3×3 convolutions of 256 channels on 28×28."""
+    b = GraphBuilder("wide")
+    x = b.input((batch, 256, 28, 28))
+    conv = {"kernel_shape": (3, 3), "strides": (1, 1), "pads": (1, 1, 1, 1), "dilations": (1, 1), "group": 1}
+    for _ in range(10):
+        x = b.node("Conv", [x, b.param((256, 256, 3, 3)), b.param((256,))], (batch, 256, 28, 28), **conv)
+        x = b.node("Relu", [x], (batch, 256, 28, 28))
+    return b.build([x])
+
+
+def test_latency_grows_with_batch_and_stays_over_the_bound() -> None:
+    for platform in (resolve("t4", "fp16"), resolve("rtx3090", "fp16", "pytorch-eager-2.4"), resolve("i9_10940x")):
+        answers = [load().estimate(wide_net(batch), platform) for batch in (1, 8, 64)]
+        latencies = [a.latency_ms for a in answers]
+        assert latencies == sorted(latencies)
+        assert latencies[-1] > 8 * latencies[0]
+        assert all(a.bound_ms <= a.interval_ms[0] <= a.latency_ms <= a.interval_ms[1] for a in answers)
+
+
+def test_a_faster_card_is_faster() -> None:
+    slow, fast = load().estimate_many(wide_net(32), [resolve("t4", "fp16"), resolve("h100", "fp16")])
+    assert slow.latency_ms > 2 * fast.latency_ms
+
+
+def test_operators_outside_the_training_data_are_told() -> None:
+    b = GraphBuilder()
+    x = b.input((1, 8, 32), DType.FLOAT32)
+    y = b.node("GridSample", [x, b.input((1, 8, 2))], (1, 8, 32))
+    answer = load().estimate(b.build([y]), resolve("t4"))
+    assert any("not in the training data" in w for w in answer.warnings)
+
+
+def test_a_graph_without_nodes_takes_no_time() -> None:
+    b = GraphBuilder()
+    answer = load().estimate(b.build([b.input((1, 4))]), resolve("t4"))
+    assert answer.latency_ms == answer.bound_ms
+    assert answer.operators == ()
+
+
+def test_a_changed_file_of_the_bundle_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(RELEASED, tmp_path / "b")
+    with (tmp_path / "b" / "encode.onnx").open("ab") as handle:
+        handle.write(b"x")
+    with pytest.raises(CorruptBundleError, match=r"encode\.onnx.*checksum"):
+        LeDGFormerModel(tmp_path / "b").estimate(small_net(), resolve("t4"))
+
+
+def test_the_bundle_is_small_and_names_its_training() -> None:
+    files = [p for p in RELEASED.rglob("*") if p.is_file()]
+    assert sum(p.stat().st_size for p in files) < 20 * 2**20
+    assert not [p for p in files if p.suffix in (".pkl", ".pt", ".bin")]
+    training = Bundle().config["training"]
+    assert training["rows"] > 10_000
+    assert len(training["platforms"]) >= 20
+    for word in ("seed", "steps", "validation", "hold_out"):
+        assert word in training
