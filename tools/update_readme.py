@@ -53,11 +53,28 @@ def graphs() -> str:
     return "\n".join(lines) + "\n"
 
 
+def speed() -> str:
+    """The benchmark's figures."""
+    f = table("bench")
+    lines = [
+        "`python tools/bench.py --out results/bench.json`, ResNet-50, one run on two shared cores:",
+        "",
+        f"- the whole `estimate` process takes {f['cold_estimate_to_import']:.1f} times as long as importing onnx,",
+        f"  onnxruntime, numpy and click, `--help` {f['cold_help_to_import']:.2f} times;",
+        f"- {f['resident_mb']} MB resident;",
+        f"- warm: {f['warm_estimate_graph_ms']:.1f} ms from a loaded graph,",
+        f"  {f['warm_estimate_path_ms']:.1f} ms from a file, {f['one_more_platform_ms']:.2f} ms for one more platform;",
+        f"- lowering: {f['lowering_nodes_per_second']:,} nodes/s. Growth:",
+        *(f"  {int(n):,} nodes {g['seconds']:.2f} s and {g['peak_mb']:,} MB," for n, g in f["nodes"].items()),
+    ]
+    return "\n".join(lines).rstrip(",") + ".\n"
+
+
 def main() -> None:
     """Replaces what stands between each section's marks."""
     path = ROOT / "README.md"
     text = path.read_text()
-    for name, write in (("accuracy", accuracy), ("graphs", graphs)):
+    for name, write in (("accuracy", accuracy), ("graphs", graphs), ("speed", speed)):
         begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         text = re.sub(f"{begin}.*{end}", f"{begin}\n{write()}{end}".replace("\\", r"\\"), text, flags=re.S)
     path.write_text(text)
