@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from costmodel.errors import BundleVersionError, CorruptBundleError
 from costmodel.prompts import TEMPLATE_VERSION
+from costmodel.sessions import open_session
 
 FORMAT = 1
 SENTENCES, EMBEDDINGS, STUDENT, TOKENIZER, CONFIG = (
@@ -125,19 +126,15 @@ class StudentRunner:
     """The student encoder in onnxruntime. Raises CorruptBundleError if its files are broken."""
 
     def __init__(self, model: Path, tokenizer: Path) -> None:
-        import onnxruntime
         from tokenizers import Tokenizer
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 3
         try:
             self._tokenizer = Tokenizer.from_file(str(tokenizer))
-            self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # both libraries raise plain Exceptions
+        except Exception as error:  # tokenizers raises plain Exceptions
             raise CorruptBundleError(
-                f"student encoder {model} cannot be loaded ({type(error).__name__}); reinstall or retrain it"
+                f"bundle file {tokenizer} cannot be loaded ({type(error).__name__}); reinstall or retrain it"
             ) from error
+        self._session = open_session(str(model), str(model))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(MAX_TOKENS)
 

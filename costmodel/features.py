@@ -179,9 +179,6 @@ def statistics(columns: Floats, batch: float) -> Floats:
     return np.log2(1 + np.array([batch, total[_AT["flops"]], total[_AT["weights"]], traffic])).astype(np.float32) / 20
 
 
-RATES = ("matrix", "conv", "vector", "bandwidth", "launch", "element_bytes", "fusing")
-
-
 def platform_rates(platform: Platform) -> NDArray[np.float64]:
     """(7,) what `roofline_times` needs: FLOP per ms (matrix, conv, vector), bytes per ms, launch ms, bytes, fusing."""
     return np.array(

@@ -249,6 +249,6 @@ def _bounded(x: Tensor, limit: float) -> Tensor:
     return limit * torch.tanh(x / limit)
 
 
-def relation_loss(log_latency: Tensor, target: Tensor, delta: float = 0.1) -> Tensor:
+def log_ratio_loss(log_latency: Tensor, target: Tensor, delta: float = 0.1) -> Tensor:
     """Huber loss of the log-ratio, mean over pairs: near-quadratic below 10 % error, linear above."""
     return F.huber_loss(log_latency, target, delta=delta) / delta

@@ -12,7 +12,6 @@ import numpy as np
 
 from costmodel.bundle import ENCODE, HEAD, RELEASED, Bundle
 from costmodel.embedding import SentenceEncoder
-from costmodel.errors import CorruptBundleError
 from costmodel.estimates import Estimate, Prepared, assemble
 from costmodel.features import (
     generic,
@@ -27,6 +26,7 @@ from costmodel.features import (
 from costmodel.ir import Graph
 from costmodel.platforms import Platform, parse_runtime
 from costmodel.prompts import platform_sentence
+from costmodel.sessions import open_session
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -65,11 +65,11 @@ class LeDGFormerModel:
 
     @cached_property
     def _encoder(self) -> onnxruntime.InferenceSession:
-        return _session(self.bundle.read(ENCODE), ENCODE)
+        return open_session(self.bundle.read(ENCODE), ENCODE)
 
     @cached_property
     def _head(self) -> onnxruntime.InferenceSession:
-        return _session(self.bundle.read(HEAD), HEAD)
+        return open_session(self.bundle.read(HEAD), HEAD)
 
     def estimate(self, graph: Graph, platform: Platform) -> Estimate:
         """One platform."""
@@ -193,18 +193,6 @@ def load(bundle: str | Path = RELEASED) -> LeDGFormerModel:
 
 def _samples(count: int) -> str:
     return f"{count} sample{'s' if count != 1 else ''}"
-
-
-def _session(raw: bytes, name: str) -> onnxruntime.InferenceSession:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise CorruptBundleError(f"bundle file {name} does not load in onnxruntime; reinstall or retrain it") from error
 
 
 def _run(session: onnxruntime.InferenceSession, feed: dict[str, np.ndarray]) -> list[np.ndarray]:

@@ -122,13 +122,6 @@ class Call:
             return None
         return tuple(found) if isinstance(found, (list, tuple)) else (int(found),)
 
-    def scalar_or(self, i: int, attr: str, default: float | None) -> float | None:
-        """A number that newer opsets pass as input i and older ones as an attribute."""
-        if self.get(i) is not None:
-            return float(self.content(i).reshape(-1)[0])
-        found = self.attrs.get(attr, default)
-        return None if found is None else float(found)
-
 
 Rule = Callable[[Call], Lowered]
 

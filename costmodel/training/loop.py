@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from costmodel.features import NODE_FEATURES, PLATFORM_FEATURES
 from costmodel.metrics import mape
-from costmodel.model import LeDGFormer, ModelConfig, relation_loss
+from costmodel.model import LeDGFormer, ModelConfig, log_ratio_loss
 from costmodel.training.batches import Augmentation, Batches, Step
 from costmodel.training.corpus import Corpus
 from costmodel.training.split import TEST_DEVICES, VALIDATION_DEVICES
@@ -185,7 +185,7 @@ class Trainer:
         for source in torch.unique(group):
             mask = group == source
             weight = float(self.weights[source])
-            total = total + weight * relation_loss(predicted[mask], step.target[mask])
+            total = total + weight * log_ratio_loss(predicted[mask], step.target[mask])
             norm += weight
         total = total / norm
         if len(step.ordered):
