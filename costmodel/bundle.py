@@ -24,6 +24,8 @@ from costmodel.prompts import TEMPLATE_VERSION
 BUNDLE_FORMAT = 1
 ENCODE, HEAD, WEIGHTS = "encode.onnx", "head.onnx", "model.safetensors"
 RELEASED = Path(__file__).parent / "bundle_v1"
+ENOUGH = 30
+"""Measured networks from which a platform counts as learned; below, the interval is that of a new platform."""
 
 
 class Bundle:

@@ -13,6 +13,7 @@ LedgCostError
 ├─ BundleError
 │  ├─ BundleVersionError
 │  └─ CorruptBundleError
+├─ PartitionError             no plan holds the devices' memory and operators
 ├─ ProfileError
 │  ├─ BackendUnavailableError
 │  └─ UnstableMeasurementError
@@ -87,6 +88,10 @@ class BundleVersionError(BundleError):
 
 class CorruptBundleError(BundleError):
     """A file of the bundle is missing or does not match its checksum."""
+
+
+class PartitionError(LedgCostError):
+    """No distribution over the devices holds their memory and operator limits."""
 
 
 class ProfileError(LedgCostError):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, overload
 
 import numpy as np
 
 from costmodel.analysis import Analysis, analyze, peak_memory_bytes, trip_count
+from costmodel.canonical import canonical
 from costmodel.features import FUSING_RUNTIMES, GraphFeatures, extract, platform_rates, roofline_times
 from costmodel.ir import DType, Graph
 from costmodel.platforms import Platform
@@ -32,6 +33,65 @@ class OperatorCost:
     flops: float
     limit: str
     group: int
+
+
+class Operators(Sequence[OperatorCost]):
+    """The nodes' parts of an estimate, in order: a tuple of `OperatorCost` that is made when it is first looked into.
+
+    Most estimates are asked for their latency alone, and the parts of a thousand nodes take longer than the network.
+    """
+
+    def __init__(
+        self, labels: NodeLabels, groups: Sequence[int], node_ms: np.ndarray, times: np.ndarray, latency_ms: float
+    ) -> None:
+        """`node_ms` (n,) in proportion to the nodes' parts of `latency_ms`; `times` (n, 4) as in `roofline_times`."""
+        self._labels, self._groups, self._node_ms = labels, groups, node_ms
+        self._times, self._latency_ms = times, latency_ms
+
+    @cached_property
+    def _made(self) -> tuple[OperatorCost, ...]:
+        total, latency = float(self._node_ms.sum()), self._latency_ms
+        node_ms = self._node_ms * (latency / total) if total > 0 else self._node_ms
+        share = node_ms / latency if latency else np.zeros_like(node_ms)
+        limit = [_LIMITS[k] for k in self._times[:, :3].argmax(1).tolist()] if len(node_ms) else []
+        rows = zip(
+            self._labels.names, self._labels.ops, node_ms.tolist(), share.tolist(), self._labels.flops, limit,
+            self._groups, strict=True,
+        )  # fmt: skip
+        return tuple(OperatorCost(*row) for row in rows)
+
+    def __len__(self) -> int:
+        return len(self._node_ms)
+
+    @overload
+    def __getitem__(self, index: int) -> OperatorCost: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[OperatorCost, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> OperatorCost | tuple[OperatorCost, ...]:
+        return self._made[index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self._made == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(self._made)
+
+    def __repr__(self) -> str:
+        return repr(self._made)
+
+
+_LIMITS = ("compute", "memory", "launch")
+
+
+@dataclass(frozen=True)
+class NodeLabels:
+    """What a breakdown says of each node on any platform: name, operator, FLOPs."""
+
+    names: list[str]
+    ops: list[str]
+    flops: list[float]
 
 
 @dataclass(frozen=True)
@@ -57,7 +117,7 @@ class Estimate:
     params: int
     peak_memory_bytes: int
     warnings: tuple[str, ...] = ()
-    operators: tuple[OperatorCost, ...] = field(default=(), repr=False)
+    operators: Sequence[OperatorCost] = field(default=(), repr=False)
 
 
 class CostModel(Protocol):
@@ -74,7 +134,7 @@ class CostModel(Protocol):
 
 @dataclass(frozen=True)
 class Prepared:
-    """A graph with everything that does not depend on the platform."""
+    """A graph in its canonical form with everything that does not depend on the platform."""
 
     graph: Graph
     analysis: Analysis
@@ -98,6 +158,25 @@ class Prepared:
         ends = [graph.tensors[t] for t in {*graph.inputs, *graph.outputs} - graph.params]
         return matrix, vector, weights, [(spec.numel, spec.dtype.bytes) for spec in ends]
 
+    @cached_property
+    def labels(self) -> NodeLabels:
+        """Names, operators and FLOPs of the nodes."""
+        nodes = self.graph.nodes
+        return NodeLabels(
+            [n.name or n.op for n in nodes], [n.op for n in nodes], [c.flops for c in self.analysis.nodes]
+        )
+
+    @cached_property
+    def remarks(self) -> tuple[str, ...]:
+        """What an estimate of this graph must tell on any platform."""
+        notes, pairs = [], zip(self.graph.nodes, self.analysis.nodes, strict=True)
+        unknown = sorted({node.op for node, cost in pairs if not cost.known})
+        if unknown:
+            notes.append(f"arithmetic unknown, counted by memory traffic alone: {', '.join(unknown)}")
+        if any(trip_count(node) == 0 for node in self.graph.nodes):
+            notes.append("loops of unknown length are counted once")
+        return tuple(notes)
+
     def peak_memory_bytes(self, width: float) -> int:
         """Parameters and the largest set of live activations at `width` bytes per element."""
         if width not in self._memory:
@@ -107,6 +186,7 @@ class Prepared:
     @classmethod
     def of(cls, graph: Graph, template: str = "default") -> Prepared:
         """Analyses a graph. Raises InputError if its nodes do not fit their operators."""
+        graph = canonical(graph)
         analysis = analyze(graph)
         return cls(graph, analysis, extract(graph, template, analysis))
 
@@ -153,37 +233,23 @@ def assemble(
     warnings: Sequence[str] = (),
 ) -> Estimate:
     """Puts an estimate together; latency is the sum of `node_ms` (n,), lifted to the bound where it lies under it."""
-    analysis, graph = prepared.analysis, prepared.graph
+    analysis, features = prepared.analysis, prepared.features
     bound = physical_bound_ms(prepared, platform)
     total = float(node_ms.sum())
     latency = max(total, bound)
     notes = list(warnings)
     if total < bound:
         notes.append(f"the model's {total:.3g} ms lies under the physical bound; the bound is reported")
-    node_ms = node_ms * (latency / total) if total > 0 else node_ms
-    limits = ("compute", "memory", "launch")
-    limit = times[:, :3].argmax(1)
-    fused = platform.runtime in FUSING_RUNTIMES
-    group = prepared.features.groups if fused else range(len(graph))
-    operators = tuple(
-        OperatorCost(
-            node.name or node.op, node.op, float(ms), float(ms / latency) if latency else 0.0, cost.flops, limits[k], g
-        )
-        for node, cost, ms, k, g in zip(graph.nodes, analysis.nodes, node_ms, limit, group, strict=True)
-    )
-    unknown = sorted({n.op for n, c in zip(graph.nodes, analysis.nodes, strict=False) if not c.known})
-    if unknown:
-        notes.append(f"arithmetic unknown, counted by memory traffic alone: {', '.join(unknown)}")
-    if any(trip_count(node) == 0 for node in graph.nodes):
-        notes.append("loops of unknown length are counted once")
+    notes += prepared.remarks
     memory = prepared.peak_memory_bytes(platform.element_bytes)
     if platform.device.memory_gb and memory > platform.device.memory_gb * 1e9:
         notes.append(f"needs {memory / 1e9:.1f} GB, {platform.device.name} has {platform.device.memory_gb:g} GB")
     lo, hi = max(interval_ms[0], bound), max(interval_ms[1], latency)
+    groups = features.groups if platform.runtime in FUSING_RUNTIMES else range(len(features))
     return Estimate(
-        platform.device.name, platform.precision.value, platform.runtime_label, prepared.features.batch, latency,
+        platform.device.name, platform.precision.value, platform.runtime_label, features.batch, latency,
         (min(lo, latency), hi), provenance, analysis.coverage, bound, analysis.flops, analysis.params, memory,
-        tuple(notes), operators,
+        tuple(notes), Operators(prepared.labels, groups, node_ms, times, latency),
     )  # fmt: skip
 
 

@@ -46,7 +46,7 @@ _BATCHED = np.array(
 )
 _LOGGED = [_AT[c] for c in COLUMNS[:8]]
 NODE_FEATURES = len(_LOGGED) + 12
-FUSING_RUNTIMES = frozenset(("tensorrt", "paddle-trt", "onnxruntime", "pytorch-compile", "tflite", "tvm"))
+FUSING_RUNTIMES = frozenset(RUNTIMES) - {"pytorch-eager", "unknown"}
 EAGER_VIEW_LAUNCH = 0.25  # a view still costs an eager framework's host some dispatch
 
 
@@ -195,26 +195,28 @@ def platform_rates(platform: Platform) -> NDArray[np.float64]:
 
 
 def roofline_times(columns: Floats, rates: NDArray[np.float64]) -> Floats:
-    """(R, 4) log of compute, memory, launch and roofline time in ms of rows of nodes.
+    """(…, 4) log of compute, memory, launch and roofline time in ms of rows of nodes.
 
-    columns (R, COLUMNS); rates (R, 7) or (7,). Roofline time = max(compute, memory) + launch (Williams, Waterman and
-    Patterson 2009, with a fixed cost per kernel).
+    columns (R, COLUMNS); rates (7,) for all rows, (R, 7) for each row its own, or (P, 1, 7) for all rows on each of P
+    platforms, which gives (P, R, 4). Roofline time = max(compute, memory) + launch (Williams, Waterman and Patterson
+    2009, with a fixed cost per kernel).
     """
-    rate = rates.T if rates.ndim == 2 else rates
+    matrix, conv, vector, bandwidth, overhead, width, fusing = np.moveaxis(rates, -1, 0)
 
     def column(name: str) -> Floats:
         return columns[:, _AT[name]]
 
-    fusing = rate[6] > 0
-    peak = np.where(column("conv") > 0, rate[1], np.where(column("matrix") > 0, rate[0], rate[2]))
-    activations = np.where(fusing, column("fused_read") + column("fused_write"), column("read") + column("write"))
-    compute = column("flops") / peak
-    memory = ((activations + column("weights")) * rate[5] + column("index")) / rate[3]
+    fused = fusing > 0
+    peak = np.where(column("conv") > 0, conv, np.where(column("matrix") > 0, matrix, vector))
+    activations = np.where(fused, column("fused_read") + column("fused_write"), column("read") + column("write"))
     alone = np.maximum(column("launch"), EAGER_VIEW_LAUNCH)
-    launch = np.where(fusing, column("fused_launch"), alone) * rate[4]
-    floor = 1e-7
-    total = np.maximum(np.maximum(compute, memory) + launch, floor)
-    return np.log(np.maximum(np.stack([compute, memory, launch, total], 1), floor)).astype(np.float32)
+    times = np.empty((*peak.shape, 4))
+    compute, memory, launch, total = (times[..., i] for i in range(4))
+    np.divide(column("flops"), peak, out=compute)
+    np.divide((activations + column("weights")) * width + column("index"), bandwidth, out=memory)
+    np.multiply(np.where(fused, column("fused_launch"), alone), overhead, out=launch)
+    np.add(np.maximum(compute, memory), launch, out=total)
+    return np.log(np.maximum(times, 1e-7)).astype(np.float32)
 
 
 def platform_channel(platform: Platform) -> Floats:
@@ -245,6 +247,15 @@ def generic(text: Floats, channel: Floats) -> tuple[Floats, Floats]:
     return np.zeros_like(text), channel
 
 
+def hide_runtime(text: Floats, channel: Floats) -> tuple[Floats, Floats]:
+    """Platform sentences (P, t) and channels (P, f) without the runtime's name and version: for runtimes that training
+    never saw run a network. Whether it fuses stays, and its overhead is in the numbers."""
+    channel = channel.copy()
+    channel[:, _VERSION] = 0
+    channel[:, _RUNTIME] = 0
+    return np.zeros_like(text), channel
+
+
 def _version(platform: Platform) -> tuple[float, float, float]:
     """Runtime version known (0/1), PyTorch's release relative to 2.0, and whether tensors are channels-last."""
     text = platform.runtime_version
@@ -257,4 +268,6 @@ def _version(platform: Platform) -> tuple[float, float, float]:
 
 KINDS = ("gpu", "cpu", "mobile", "fpga", "asic", "tpu")
 PLATFORM_NUMBERS = 12  # leading entries of the platform channel that are continuous
-PLATFORM_FEATURES = PLATFORM_NUMBERS + 5 + len(KINDS) + len(RUNTIMES) + len(Precision)
+_VERSION = slice(PLATFORM_NUMBERS + 2, PLATFORM_NUMBERS + 5)
+_RUNTIME = slice(_VERSION.stop + len(KINDS), _VERSION.stop + len(KINDS) + len(RUNTIMES))
+PLATFORM_FEATURES = _RUNTIME.stop + len(Precision)

@@ -8,6 +8,7 @@ single graph, a training batch and an ONNX export. Shapes: N nodes, B graphs, E 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ RELATIONS = 3  # son, father, grandparent
 class ModelConfig:
     """Everything that changes the network's shape or meaning; stored in the bundle.
 
+    attention "dgsa": the paper's; "global": plain self-attention over the whole graph, quadratic, for the ablation
     mask      "softmax": −inf outside I + M_r; "multiply": the paper's formula as printed, scores times the 0/1 mask
     dynamic   weights of the relations per node by causal attention; False: one learned weight each
     window    nodes the causal attention looks back over; 0 means all (quadratic)
@@ -33,6 +35,7 @@ class ModelConfig:
     heads: int = 4
     ffn_ratio: float = 2.0
     dropout: float = 0.05
+    attention: str = "dgsa"
     mask: str = "softmax"
     dynamic: bool = True
     window: int = 64
@@ -69,11 +72,29 @@ class Batch:
     stats: Tensor
 
 
+class _RowSum(torch.autograd.Function):
+    """`zeros` with rows added where their index says; in ONNX one ScatterND, which adds whole rows at a time."""
+
+    @staticmethod
+    def forward(ctx: Any, zeros: Tensor, index: Tensor, values: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        return zeros.index_add(0, index, values)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, Tensor]:
+        (index,) = ctx.saved_tensors
+        return grads[0], None, grads[0].index_select(0, index)
+
+    @staticmethod
+    def symbolic(g: Any, zeros: Any, index: Any, values: Any) -> Any:
+        column = g.op("Unsqueeze", index, g.op("Constant", value_t=torch.tensor([1])))
+        return g.op("ScatterND", zeros, column, values, reduction_s="add")
+
+
 def segment_sum(values: Tensor, index: Tensor, size: int | Tensor) -> Tensor:
     """Sums rows of `values` (M, …) that share an index (M,) into (size, …)."""
-    shape = (size, *values.shape[1:])
-    index = index.reshape(-1, *[1] * (values.dim() - 1)).expand_as(values)
-    return torch.zeros(shape, dtype=values.dtype, device=values.device).scatter_add(0, index, values)
+    zeros = torch.zeros((size, *values.shape[1:]), dtype=values.dtype, device=values.device)
+    return _RowSum.apply(zeros, index, values)
 
 
 class DynamicGraphAttention(nn.Module):
@@ -113,6 +134,27 @@ class DynamicGraphAttention(nn.Module):
         mixed = (total[..., :-1] / total[..., -1:].clamp(min=1e-9)).reshape(RELATIONS, n, d)  # X_r: (3, N, d)
         share = self.weights(x, batch.graph)  # (N, 3)
         return self.out((share.T.unsqueeze(-1) * mixed).sum(0))  # (N, d)
+
+
+class GlobalAttention(nn.Module):
+    """The ablation without structure: every node attends to all nodes of its graph."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.qkv = nn.Linear(config.width, 3 * config.width)
+        self.out = nn.Linear(config.width, config.width)
+
+    def forward(self, x: Tensor, batch: Batch) -> Tensor:
+        counts = torch.bincount(batch.graph, minlength=batch.stats.shape[0] + 1)
+        place = torch.arange(len(x)) - (counts.cumsum(0) - counts)[batch.graph]
+        packed = x.new_zeros(len(counts), int(counts.max()), x.shape[1])
+        packed[batch.graph, place] = x
+        real = torch.arange(packed.shape[1]) < counts.unsqueeze(1)  # (B + 1, longest)
+        real[:, 0] = True  # graphs without nodes: no softmax is empty
+        q, k, v = self.qkv(packed).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v, real[:, None, None]).transpose(1, 2).flatten(2)
+        return self.out(mixed[batch.graph, place])  # (N, d)
 
 
 class FixedWeights(nn.Module):
@@ -168,7 +210,7 @@ class Block(nn.Module):
         super().__init__()
         hidden = int(config.width * config.ffn_ratio)
         self.norm1 = nn.LayerNorm(config.width)
-        self.attention = DynamicGraphAttention(config)
+        self.attention = (GlobalAttention if config.attention == "global" else DynamicGraphAttention)(config)
         self.norm2 = nn.LayerNorm(config.width)
         self.ffn = nn.Sequential(nn.Linear(config.width, hidden), nn.GELU(), nn.Linear(hidden, config.width))
         self.dropout = nn.Dropout(config.dropout)

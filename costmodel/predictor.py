@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from costmodel.bundle import ENCODE, HEAD, RELEASED, Bundle
+from costmodel.bundle import ENCODE, ENOUGH, HEAD, RELEASED, Bundle
 from costmodel.embedding import SentenceEncoder
-from costmodel.estimates import Estimate, Prepared, assemble
+from costmodel.estimates import Estimate, Prepared, assemble, physical_bound_ms
 from costmodel.features import (
     generic,
+    hide_runtime,
     numeric_channel,
     padding_edges,
     placed_edges,
@@ -32,8 +33,11 @@ if TYPE_CHECKING:
     import onnxruntime
 
 
-ENOUGH = 30
-"""Measured networks from which a platform counts as learned; below, the interval is that of a new platform."""
+PACK_NODES = 1024
+"""Nodes that run through the encoder together: more do not run faster, and their edges leave the cache."""
+
+HEAD_ROWS = 16384
+"""Pairs of node and platform that run through the head together."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,24 @@ class Encoded:
     unseen_sentences: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """A platform as the network reads it: sentence embedding (t,), numeric channel (f,), rates (7,); and where its
+    estimates come from, in words, with the interval's half-width in ln."""
+
+    platform: Platform
+    text: np.ndarray
+    channel: np.ndarray
+    rates: np.ndarray
+    standing: tuple[str, float]
+
+
 class LeDGFormerModel:
-    """The learned `CostModel`: `encode` a graph once, then `answer` any number of platforms."""
+    """The learned `CostModel`: `encode` graphs once, then `answer` any number of platforms.
+
+    `encode_many` and `latencies` are the fast way to many graphs: one run of the network for several of them, and
+    latencies alone.
+    """
 
     def __init__(self, bundle: str | Path | Bundle = RELEASED) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
@@ -57,7 +77,7 @@ class LeDGFormerModel:
         self.node_template: str = model["node_template"]
         self.platform_template: str = model["platform_template"]
         self.language = SentenceEncoder(self.bundle.folder / "language")
-        self._platforms: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self._platforms: dict[str, _Seen] = {}
 
     @cached_property
     def _trained(self) -> frozenset[str]:
@@ -81,83 +101,132 @@ class LeDGFormerModel:
 
     def encode(self, graph: Graph) -> Encoded:
         """Reads a graph: the part of an estimate that no platform changes."""
-        prepared = Prepared.of(graph, self.node_template)
-        features = prepared.features
-        n = len(features)
-        stats = statistics(features.columns, features.batch)[None]
-        if n == 0:
-            empty = np.zeros((0, 0), np.float32)
-            return Encoded(prepared, empty, empty, stats, ())
-        padded = -(-n // self.window) * self.window if self.window else n
-        unique = list(dict.fromkeys(features.sentences))
-        vectors = self.language.encode(unique)
-        place = {s: i for i, s in enumerate(unique)}
-        text = np.zeros((padded, vectors.shape[1]), np.float32)
-        text[:n] = vectors[[place[s] for s in features.sentences]]
-        channel = numeric_channel(features.columns)
-        numeric = np.zeros((padded, channel.shape[1]), np.float32)
-        numeric[:n] = channel
-        owner = np.zeros(padded, np.int64)
-        owner[n:] = 1
-        edges = placed_edges(features.src, features.seg, n, 0, padded), padding_edges(n, padded)
-        src, seg = (np.concatenate(parts) for parts in zip(*edges, strict=True))
+        return self.encode_many([graph])[0]
+
+    def encode_many(self, graphs: Sequence[Graph]) -> list[Encoded]:
+        """Reads graphs, several in one run of the encoder; equal to `encode` of each but for rounding.
+
+        An encoded graph holds its arrays and its nodes' costs, a few kilobytes per node: hand in thousands of graphs
+        in parts.
+        """
+        prepared = [Prepared.of(graph, self.node_template) for graph in graphs]
+        found: list[Encoded] = []
+        for pack in _packs([len(p.features) for p in prepared], PACK_NODES):
+            found += self._encode([prepared[i] for i in pack])
+        return found
+
+    def _encode(self, pack: Sequence[Prepared]) -> list[Encoded]:
+        """One run of the encoder; graphs stand one after the other, and attention never crosses from one to the next."""
+        counts = [len(p.features) for p in pack]
+        stats = np.stack([statistics(p.features.columns, p.features.batch) for p in pack])
+        unseen = [tuple(s for s in dict.fromkeys(p.features.sentences) if s not in self._trained) for p in pack]
+        used, empty = sum(counts), np.zeros((0, 0), np.float32)
+        if not used:
+            return [Encoded(p, empty, empty, stats[i : i + 1], ()) for i, p in enumerate(pack)]
+        padded = -(-used // self.window) * self.window if self.window else used
+        first = [0, *np.cumsum(counts).tolist()]
+        edges = [
+            placed_edges(p.features.src, p.features.seg, n, at, padded) for p, n, at in zip(pack, counts, first) if n
+        ]
+        src, seg = (np.concatenate(parts) for parts in zip(*edges, padding_edges(used, padded), strict=True))
+        if len(edges) > 1:
+            order = np.argsort(seg, kind="stable")
+            src, seg = src[order], seg[order]
         feed: dict[str, np.ndarray] = {
-            "text": text,
-            "numeric": numeric,
-            "graph": owner,
+            "text": _padded(self.language.encode([s for p in pack for s in p.features.sentences]), padded),
+            "numeric": _padded(numeric_channel(np.concatenate([p.features.columns for p in pack])), padded),
+            "graph": np.repeat(np.arange(len(pack) + 1), [*counts, padded - used]),
             "src": src,
             "seg": seg,
             "stats": stats,
         }
-        nodes, graphs = _run(self._encoder, feed)
-        return Encoded(prepared, nodes[:n], graphs, stats, tuple(s for s in unique if s not in self._trained))
+        nodes, vectors = _run(self._encoder, feed)
+        return [
+            Encoded(p, nodes[first[i] : first[i + 1]], vectors[i : i + 1], stats[i : i + 1], unseen[i])
+            for i, p in enumerate(pack)
+        ]
 
     def answer(self, encoded: Encoded, platforms: Sequence[Platform]) -> list[Estimate]:
         """Estimates of an encoded graph."""
-        prepared, n, count = encoded.prepared, len(encoded.prepared.features), len(platforms)
-        if n == 0:
+        prepared = encoded.prepared
+        if not len(prepared.features):
             nothing = np.zeros(0), np.zeros((0, 4), np.float32)
             return [assemble(prepared, p, *nothing, (0.0, 0.0), "nothing to run") for p in platforms]
-        vectors = [self._platform(p) for p in platforms]
-        times = [roofline_times(prepared.features.columns, platform_rates(p)) for p in platforms]
-        feed = {
-            "nodes": encoded.nodes,
-            "graph": np.repeat(encoded.graph, count, 0),
-            "stats": np.repeat(encoded.stats, count, 0),
-            "text": np.stack([text for text, _ in vectors]),
-            "numeric": np.stack([channel for _, channel in vectors]),
-            "times": np.concatenate(times),
-            "node": np.tile(np.arange(n), count),
-            "pair": np.repeat(np.arange(count), n),
-        }
-        log_latency, share = _run(self._head, feed)
-        share = share.reshape(count, n).astype(np.float64)
+        notes = []
+        if encoded.unseen_sentences:
+            more = len(encoded.unseen_sentences) - 4
+            tail = f" and {more} more" if more > 0 else ""
+            notes.append(f"not in the training data: {', '.join(encoded.unseen_sentences[:4])}{tail}")
         answers = []
-        for i, platform in enumerate(platforms):
-            latency = float(np.exp(log_latency[i]))
-            provenance, half = self._standing(platform)
-            notes = []
-            if encoded.unseen_sentences:
-                more = len(encoded.unseen_sentences) - 4
-                tail = f" and {more} more" if more > 0 else ""
-                notes.append(f"not in the training data: {', '.join(encoded.unseen_sentences[:4])}{tail}")
-            total = share[i].sum()
-            node_ms = share[i] * (latency / total) if total > 0 else np.full(n, latency / n)
-            interval = (latency * float(np.exp(-half)), latency * float(np.exp(half)))
-            answers.append(assemble(prepared, platform, node_ms, times[i], interval, provenance, notes))
+        for seen, log_latency, share, times in self._head_runs([encoded], platforms):
+            for i, one in enumerate(seen):
+                latency = float(np.exp(log_latency[i, 0]))
+                total = float(share[i].sum(dtype=np.float64))
+                node_ms = (
+                    share[i] * (latency / total) if total > 0 else np.full(share.shape[1], latency / share.shape[1])
+                )
+                provenance, half = one.standing
+                interval = (latency * float(np.exp(-half)), latency * float(np.exp(half)))
+                answers.append(assemble(prepared, one.platform, node_ms, times[i], interval, provenance, notes))
         return answers
 
-    def _platform(self, platform: Platform) -> tuple[np.ndarray, np.ndarray]:
-        """Sentence embedding (t,) and numeric channel (f,) of a platform; hidden for devices that training hardly had,
-        where validation says so."""
-        key = platform.name
-        if key not in self._platforms:
+    def latencies(self, encoded: Sequence[Encoded], platforms: Sequence[Platform]) -> np.ndarray:
+        """Milliseconds (graphs, platforms) as `answer` gives them, without intervals, notes and breakdowns."""
+        bounds = [[physical_bound_ms(e.prepared, p) for p in platforms] for e in encoded]
+        found = np.array(bounds, np.float64).reshape(len(encoded), len(platforms))
+        counts = [len(e.prepared.features) for e in encoded]
+        for pack in _packs(counts, PACK_NODES):
+            rows, at = [i for i in pack if counts[i]], 0
+            for seen, log_latency, _, _ in self._head_runs([encoded[i] for i in rows], platforms) if rows else ():
+                block = np.ix_(rows, range(at, at + len(seen)))
+                found[block] = np.maximum(np.exp(log_latency.T.astype(np.float64)), found[block])
+                at += len(seen)
+        return found
+
+    def _head_runs(
+        self, encoded: Sequence[Encoded], platforms: Sequence[Platform]
+    ) -> Iterator[tuple[list[_Seen], np.ndarray, np.ndarray, np.ndarray]]:
+        """Graphs with nodes on some platforms at a time: the platforms (P), ln of milliseconds (P, graphs), and of all
+        graphs' nodes the parts in ms (P, nodes) and the roofline times (P, nodes, 4)."""
+        graphs = len(encoded)
+        nodes, vectors, stats = (
+            np.concatenate(parts) for parts in zip(*((e.nodes, e.graph, e.stats) for e in encoded))
+        )
+        columns = np.concatenate([e.prepared.features.columns for e in encoded])
+        owner = np.repeat(np.arange(graphs), [len(e.nodes) for e in encoded])
+        step = max(HEAD_ROWS // len(nodes), 1)
+        for at in range(0, len(platforms), step):
+            seen = [self._platform(p) for p in platforms[at : at + step]]
+            count = len(seen)
+            times = roofline_times(columns, np.stack([s.rates for s in seen])[:, None])
+            feed = {
+                "nodes": nodes,
+                "graph": np.tile(vectors, (count, 1)),
+                "stats": np.tile(stats, (count, 1)),
+                "text": np.repeat([s.text for s in seen], graphs, 0),
+                "numeric": np.repeat([s.channel for s in seen], graphs, 0),
+                "times": times.reshape(-1, times.shape[-1]),
+                "node": np.tile(np.arange(len(nodes)), count),
+                "pair": (np.arange(count)[:, None] * graphs + owner).ravel(),
+            }
+            log_latency, share = _run(self._head, feed)
+            yield seen, log_latency.reshape(count, graphs), share.reshape(count, -1), times
+
+    def _platform(self, platform: Platform) -> _Seen:
+        """A platform as the network reads it: what tells devices apart is hidden for devices that training hardly had,
+        where validation says so, and the name of runtimes that it hardly had."""
+        found = self._platforms.get(platform.name)
+        if found is None or (found.platform is not platform and found.platform != platform):
             text = self.language.encode([platform_sentence(platform, self.platform_template)])
             channel = platform_channel(platform)[None]
             if self.bundle.calibration["unseen_devices"] == "generic" and self._rows(platform.device.name) < ENOUGH:
                 text, channel = generic(text, channel)
-            self._platforms[key] = text[0], channel[0]
-        return self._platforms[key]
+            named = self.bundle.config["training"].get("named_runtimes")
+            if named is not None and platform.runtime not in named:
+                text, channel = hide_runtime(text, channel)
+            found = _Seen(platform, text[0], channel[0], platform_rates(platform), self._standing(platform))
+            self._platforms[platform.name] = found
+        return found
 
     def _rows(self, device: str) -> int:
         """Training rows of a device under any setting."""
@@ -193,6 +262,25 @@ def load(bundle: str | Path = RELEASED) -> LeDGFormerModel:
 
 def _samples(count: int) -> str:
     return f"{count} sample{'s' if count != 1 else ''}"
+
+
+def _packs(counts: Sequence[int], limit: int) -> Iterator[list[int]]:
+    """Indices in order, in parts whose counts add up to at most `limit`, or one that alone is larger."""
+    pack: list[int] = []
+    size = 0
+    for i, count in enumerate(counts):
+        if pack and size + count > limit:
+            yield pack
+            pack, size = [], 0
+        pack.append(i)
+        size += count
+    if pack:
+        yield pack
+
+
+def _padded(rows: np.ndarray, count: int) -> np.ndarray:
+    """`rows` (n, f) with zeros to `count` rows."""
+    return np.concatenate([rows, np.zeros((count - len(rows), rows.shape[1]), rows.dtype)])
 
 
 def _run(session: onnxruntime.InferenceSession, feed: dict[str, np.ndarray]) -> list[np.ndarray]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from costmodel.canonical import canonical
 from costmodel.errors import InputError, ModelLoadError
 from costmodel.ir import Graph
 
@@ -119,7 +120,7 @@ def load(
     strict: bool = False,
     example_inputs: Any = None,
 ) -> Graph:
-    """Lowers a model to the IR.
+    """Lowers a model to the IR, in its canonical form (see `costmodel.canonical`).
 
     source          path, bytes, or an object of a known library (onnx.ModelProto, torch.nn.Module, tvm.IRModule)
     batch           size of the leading axis where it is symbolic (default 1), or in place of the exported size
@@ -143,4 +144,4 @@ def load(
         options["example_inputs"] = example_inputs
     reader: Any = importlib.import_module(language.module)
     graph: Graph = reader.load(source, batch=batch, shapes=shapes, strict=strict, **options)
-    return graph
+    return canonical(graph)

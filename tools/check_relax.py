@@ -168,7 +168,6 @@ def listed(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
             if "failed" not in r:
                 keys += [k for k in QUANTITIES if not within(r[k])]
                 keys += [k for k in ("only_first", "only_second") if r[k]]
-                keys += ["estimate_respelled"] if not within(r["estimate"]) else []
             table.setdefault(name, {})[form] = {k: r[k] for k in keys if k in r}
     return table
 

@@ -50,7 +50,7 @@ def check_twins(programs: Path, archive: Path | None, table: dict[str, Any]) -> 
     for name, found in outside.items():
         print(f"  {name}: {found}, {rows[name]['differences'] or 'the same nodes'}")
     shown = sorted(name for name, row in rows.items() if "resnet50" in name or not row["identical"] or name in outside)
-    keys = ("nodes", "identical", "flops", "params", "bytes", "estimate", "estimate_respelled", "differences")
+    keys = ("nodes", "identical", "flops", "params", "bytes", "estimate", "differences")
     table["twins"] = {
         "first": "ONNX", "second": "Relay text", "failed": failed, **tally(rows.values()),
         "explanations": explained(rows.values()),

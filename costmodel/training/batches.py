@@ -12,6 +12,7 @@ from torch import Tensor
 from costmodel.features import (
     PLATFORM_NUMBERS,
     generic,
+    hide_runtime,
     numeric_channel,
     padding_edges,
     placed_edges,
@@ -31,11 +32,12 @@ LADDER_NODES = 1500
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training steps blur platforms: share of sentences dropped, of graphs that see generic devices, and the
-    standard deviation added to the spec sheet's logs."""
+    """How training steps blur platforms: share of sentences dropped, of graphs that see generic devices, of graphs that
+    see unnamed runtimes, and the standard deviation added to the spec sheet's logs."""
 
     text_dropout: float = 0.4
     generic: float = 0.3
+    unnamed: float = 0.2
     jitter: float = 0.06
 
 
@@ -64,7 +66,8 @@ class Batches:
     one device from another (`generic`), so that roofline times must carry what a new device needs. `ladders` are
     unlabelled platforms of one device and runtime from wide to narrow precision: a compiler that may pick the faster
     kernel is never slower at the narrower one, and no platform strays far from its roofline.
-    `platforms` are the sentences and embeddings of each platform of the corpus, then of the ladders.
+    `platforms` are the sentences and embeddings of each platform of the corpus, then of the ladders. Outside training,
+    runtimes that are not in `named` are read without their name (`features.hide_runtime`); None names all.
     """
 
     def __init__(
@@ -90,6 +93,8 @@ class Batches:
         self.rates = np.stack([platform_rates(p) for p in known])
         self.channels = np.stack([platform_channel(p) for p in known])
         self.window, self.augmentation = window, augmentation
+        self.runtimes = np.array([p.runtime for p in known])
+        self.named: frozenset[str] | None = None
 
     def items(self, rows: np.ndarray) -> list[np.ndarray]:
         """Row indices grouped by (source, graph, batch)."""
@@ -236,4 +241,9 @@ class Batches:
             channel[:, :PLATFORM_NUMBERS] += noise
             hidden = (rng.random(graph.max() + 1) < self.augmentation.generic)[graph]  # all pairs of a graph alike
             text[hidden], channel[hidden] = generic(text[hidden], channel[hidden])
+            unnamed = (rng.random(graph.max() + 1) < self.augmentation.unnamed)[graph]
+        else:
+            named = self.runtimes if self.named is None else list(self.named)
+            unnamed = ~np.isin(self.runtimes[platform], named)
+        text[unnamed], channel[unnamed] = hide_runtime(text[unnamed], channel[unnamed])
         return text, channel

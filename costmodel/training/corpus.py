@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from costmodel import corpora
+from costmodel.canonical import canonical
 from costmodel.corpora import operators, transformers
 from costmodel.errors import DataError
 from costmodel.features import COLUMNS, extract
@@ -25,7 +26,7 @@ from costmodel.prompts import node_sentences
 from costmodel.training.split import TRAIN_GRAPHS, split_of
 
 LoadGraph = Callable[[bytes], Graph]
-FORMAT = 1
+FORMAT = 2
 SOURCES = ("timm", "nb201", "fbnet", "ofa", "transformers", "neusight-ops", "tinynas-ops")
 FOLDED = "#folded"
 """Marks a NAS-Bench-201 network as compilers leave it; both forms stay on one side of the split."""
@@ -65,6 +66,7 @@ class Row:
 
 def lower(name: str, graph: Graph, family: str | None = None) -> Lowered:
     """Features of one graph under both templates."""
+    graph = canonical(graph)
     features = extract(graph)
     return Lowered(
         name, graph.fingerprint, family or graph.fingerprint, features.batch, features.columns,

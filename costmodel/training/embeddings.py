@@ -8,6 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+RANDOM = "+random"
+"""Behind an encoder's name: the same network with fresh weights, the ablation of pretraining."""
+
 
 def embed(sentences: Sequence[str], cache: Path, encoder: str, say: Callable[[str], None]) -> np.ndarray:
     """(n, t) float16 embeddings in order; new sentences go through the teacher named `encoder`."""
@@ -22,7 +25,9 @@ def embed(sentences: Sequence[str], cache: Path, encoder: str, say: Callable[[st
         from costmodel.teacher import Teacher
 
         say(f"embedding {len(fresh)} sentences with {encoder} …")
-        teacher = Teacher(encoder)
+        teacher = Teacher(encoder.removesuffix(RANDOM))
+        if encoder.endswith(RANDOM):
+            teacher.randomize(0)
         for start in range(0, len(fresh), 20_000):
             part = fresh[start : start + 20_000]
             new = teacher.encode(part).astype(np.float16)

@@ -12,6 +12,8 @@ from costmodel.training.baselines import line, roofline
 from costmodel.training.corpus import Corpus
 from costmodel.training.loop import Rows, predict_rows, thin
 from costmodel.training.run import Run, calibrate
+from costmodel.training.tables import markdown as rows_of
+from costmodel.training.tables import spread
 
 MOST_ROWS = 3000
 """Test rows of each source (all rows of graphs drawn by a fixed seed); keeps the evaluation on two cores short."""
@@ -40,7 +42,7 @@ def split_table(runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
         for name, seeds in runs.items():
             answers[name] = [_in_order(run, chosen, by_device) for run in seeds]
         table[part] = {
-            group: {name: _spread([summary(y[at], p[at]) for p in seeds]) for name, seeds in answers.items()}
+            group: {name: spread([summary(y[at], p[at]) for p in seeds]) for name, seeds in answers.items()}
             for group, at in groups(corpus, chosen, by_device)
         }
     return table
@@ -60,31 +62,6 @@ def _in_order(run: Run, rows: np.ndarray, unseen: bool) -> np.ndarray:
     return p[[place[row] for row in rows.tolist()]]
 
 
-def _spread(figures: Sequence[dict[str, float]]) -> dict[str, float]:
-    """One seed as it is; several as mean with the standard deviation beside it."""
-    if len(figures) == 1:
-        return figures[0]
-    result: dict[str, float] = {"n": figures[0]["n"], "seeds": len(figures)}
-    for key in ("mape", "acc10", "spearman"):
-        values = np.array([f[key] for f in figures])
-        result[key] = round(float(values.mean()), 4 if key == "spearman" else 2)
-        result[f"{key}_sd"] = round(float(values.std(ddof=1)), 4 if key == "spearman" else 2)
-    return result
-
-
 def markdown(table: dict[str, Any]) -> str:
     """The table as Markdown: MAPE / Acc(10 %) / Spearman per model."""
-    lines = []
-    for part, rows in table.items():
-        models = list(next(iter(rows.values())))
-        lines += [f"**{part}**", "", f"| source | rows | {' | '.join(models)} |", "|---|---:|" + "---|" * len(models)]
-        for group, figures in rows.items():
-            cells = [_cell(figures[m]) for m in models]
-            lines.append(f"| {group} | {figures[models[0]]['n']} | {' | '.join(cells)} |")
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _cell(f: dict[str, float]) -> str:
-    spread = f" ± {f['mape_sd']:.1f}" if "mape_sd" in f else ""
-    return f"{f['mape']:.1f}{spread} / {f['acc10']:.0f} / {f['spearman']:.2f}"
+    return "\n".join(line for part, rows in table.items() for line in (f"**{part}**", "", *rows_of(rows, "source"), ""))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -13,19 +13,20 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from costmodel.bundle import ENOUGH
 from costmodel.features import NODE_FEATURES, PLATFORM_FEATURES
 from costmodel.metrics import mape
 from costmodel.model import LeDGFormer, ModelConfig, log_ratio_loss
+from costmodel.platforms import parse_runtime
 from costmodel.training.batches import Augmentation, Batches, Step
 from costmodel.training.corpus import Corpus
 from costmodel.training.split import TEST_DEVICES, VALIDATION_DEVICES
 
 SHARES = {
-    "timm": 0.36, "paddleclas": 0.12, "help/nasbench201": 0.11, "nnlqp/nasbench201": 0.06, "help/fbnet": 0.1,
+    "timm": 0.34, "paddleclas": 0.12, "help/nasbench201": 0.11, "nnlqp/nasbench201": 0.06, "help/fbnet": 0.12,
     "help/ofa": 0.13, "neusight-e2e": 0.03, "mlperf": 0.02, "neusight-ops": 0.045, "tinynas-ops": 0.025,
 }  # fmt: skip
-WEIGHTS = {"timm": 4.0, "paddleclas": 2.0, "neusight-e2e": 0.5, "mlperf": 0.2}
-"""Part of each source in a step's nodes, and the weight of its mean loss (1 where not named)."""
+WEIGHTS = {"timm": 4.0, "paddleclas": 2.0, "help/fbnet": 2.0, "neusight-e2e": 0.5, "mlperf": 0.2}
 
 LADDER_WEIGHT, LADDER_MARGIN = 1.0, 0.05
 BAND = (0.7, 4.0)
@@ -35,10 +36,11 @@ BAND = (0.7, 4.0)
 @dataclass(frozen=True)
 class TrainConfig:
     """One training run. `hold_out` leaves the test and validation devices out of training, `ladders` adds the ordering
-    of precisions on devices without labels (see `Batches`)."""
+    of precisions on devices without labels (see `Batches`). `shares` are the parts of each source in a step's nodes,
+    `weights` those of its mean loss (1 where not named)."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
-    steps: int = 4000
+    steps: int = 6000
     nodes: int = 5000
     pairs: int = 8
     lr: float = 2e-3
@@ -49,6 +51,8 @@ class TrainConfig:
     hold_out: bool = True
     ladders: bool = True
     augmentation: Augmentation = field(default_factory=Augmentation)
+    shares: Mapping[str, float] = field(default_factory=lambda: dict(SHARES))
+    weights: Mapping[str, float] = field(default_factory=lambda: dict(WEIGHTS))
     seed: int = 0
 
 
@@ -61,7 +65,7 @@ CONFIGS = {
         lr=1e-3,
         steps=2000,  # twice as slow a step: about the same time as the default's
         ladders=False,
-        augmentation=Augmentation(0.0, 0.0, 0.0),
+        augmentation=Augmentation(0.0, 0.0, 0.0, 0.0),
     ),
 }
 
@@ -94,6 +98,19 @@ def divide(corpus: Corpus, hold_out: bool) -> Rows:
     )  # fmt: skip
 
 
+def network_rows(corpus: Corpus, rows: np.ndarray) -> np.ndarray:
+    """Those of `rows` that measure whole networks, not single operators."""
+    operators = np.array([s.endswith("-ops") for s in corpus.sources])
+    return rows[~operators[corpus.row_source[rows]]]
+
+
+def named_runtimes(corpus: Corpus, rows: np.ndarray) -> frozenset[str]:
+    """Runtimes with at least `ENOUGH` measured networks among `rows`: the only ones whose name says anything."""
+    runtimes = np.array([parse_runtime(p[2])[0] for p in corpus.platforms])
+    names, counts = np.unique(runtimes[corpus.row_platform[network_rows(corpus, rows)]], return_counts=True)
+    return frozenset(str(n) for n, count in zip(names, counts, strict=True) if count >= ENOUGH)
+
+
 def thin(corpus: Corpus, rows: np.ndarray, per_source: int, seed: int = 0) -> np.ndarray:
     """About `per_source` rows of each source: all rows of graphs drawn by a fixed seed."""
     rng = np.random.default_rng(seed)
@@ -108,9 +125,14 @@ def thin(corpus: Corpus, rows: np.ndarray, per_source: int, seed: int = 0) -> np
 
 
 class Trainer:
-    """Trains one configuration in `folder`, which also holds its checkpoint: call `run` again to resume."""
+    """Trains one configuration in `folder`, which also holds its checkpoint: call `run` again to resume.
 
-    def __init__(self, config: TrainConfig, batches: Batches, folder: Path, say: Callable[[str], None]) -> None:
+    `rows` default to the split of `divide`.
+    """
+
+    def __init__(
+        self, config: TrainConfig, batches: Batches, folder: Path, say: Callable[[str], None], rows: Rows | None = None
+    ) -> None:
         model = replace(config.model, node_features=NODE_FEATURES, platform_features=PLATFORM_FEATURES)
         self.config = replace(config, model=model)
         self.batches, self.folder, self.say = batches, folder, say
@@ -123,14 +145,15 @@ class Trainer:
         )
         self.step = 0
         self.history: list[dict[str, float]] = []
-        self.rows = divide(batches.corpus, config.hold_out)
+        self.rows = rows or divide(batches.corpus, config.hold_out)
         corpus = batches.corpus
+        batches.named = named_runtimes(corpus, self.rows.train) if config.augmentation.unnamed else None
         by_source: dict[str, list[np.ndarray]] = {}
         for item in batches.items(self.rows.train):
             by_source.setdefault(corpus.sources[corpus.row_source[item[0]]], []).append(item)
         self.items = by_source
-        self.shares = {s: SHARES[s] for s in by_source if s in SHARES}
-        self.weights = torch.tensor([WEIGHTS.get(s, 1.0) for s in corpus.sources])
+        self.shares = {s: config.shares[s] for s in by_source if s in config.shares}
+        self.weights = torch.tensor([config.weights.get(s, 1.0) for s in corpus.sources])
         self.probe = [thin(corpus, r, 500) for r in (self.rows.val, self.rows.val_device)]
 
     def run(self) -> LeDGFormer:

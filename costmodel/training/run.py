@@ -44,12 +44,19 @@ def prepare(data: Path, cache: Path, load: LoadGraph, say: Say) -> Corpus:
     return read_corpus(cache)
 
 
-def make_batches(corpus: Corpus, config: TrainConfig, cache: Path, encoder: str, say: Say) -> Batches:
-    """Batches with the sentences of the configuration's templates embedded by the teacher."""
+def make_batches(
+    corpus: Corpus, config: TrainConfig, cache: Path, encoder: str, say: Say, left_out: Collection[str] | None = None
+) -> Batches:
+    """Batches with the sentences of the configuration's templates embedded by the teacher.
+
+    left_out  devices that get no ladder; default: those that `divide` holds out
+    """
     model = config.model
     ids = corpus.paper if model.node_template == "paper" else corpus.sentence
     used = np.unique(ids)
-    rungs = ladders(TEST_DEVICES | VALIDATION_DEVICES if config.hold_out else frozenset()) if config.ladders else []
+    if left_out is None:
+        left_out = TEST_DEVICES | VALIDATION_DEVICES if config.hold_out else frozenset()
+    rungs = ladders(left_out) if config.ladders else []
     measured = [resolve(*p) for p in corpus.platforms]
     platforms = [platform_sentence(p, model.platform_template) for p in [*measured, *(p for r in rungs for p in r)]]
     vectors = embed([corpus.sentences[i] for i in used] + platforms, cache, encoder, say)
@@ -84,9 +91,12 @@ def ladders(left_out: Collection[str]) -> list[list[Platform]]:
     return found
 
 
-def train(corpus: Corpus, config: TrainConfig, cache: Path, folder: Path, encoder: str, say: Say) -> Run:
-    """Trains, or resumes, one configuration in `folder`."""
-    trainer = Trainer(config, make_batches(corpus, config, cache, encoder, say), folder, say)
+def train(
+    corpus: Corpus, config: TrainConfig, cache: Path, folder: Path, encoder: str, say: Say,
+    rows: Rows | None = None, left_out: Collection[str] | None = None,
+) -> Run:  # fmt: skip
+    """Trains, or resumes, one configuration in `folder`; `rows` default to the split, `left_out` as `make_batches`."""
+    trainer = Trainer(config, make_batches(corpus, config, cache, encoder, say, left_out), folder, say, rows)
     return Run(trainer, trainer.run(), corpus)
 
 
@@ -128,6 +138,7 @@ def release(run: Run, folder: Path, language: Path, calibration: Mapping[str, An
         "seed": config.seed, "steps": config.steps, "selected_step": int(best["step"]), "hold_out": config.hold_out,
         "rows": len(run.rows.train), "graphs": len(np.unique(corpus.row_graph[run.rows.train])),
         "platforms": _platforms(run),
+        "named_runtimes": sorted(named) if (named := run.trainer.batches.named) is not None else None,
         "validation": figures, "sentences": _sentences(run),
     }  # fmt: skip
     torch.manual_seed(0)

@@ -7,7 +7,9 @@ from costmodel.features import (
     COLUMNS,
     NODE_FEATURES,
     PLATFORM_FEATURES,
+    PLATFORM_NUMBERS,
     extract,
+    hide_runtime,
     numeric_channel,
     platform_channel,
     platform_rates,
@@ -127,3 +129,14 @@ def test_a_loop_starts_its_kernels_once_per_trip() -> None:
     assert column(table, "launch").tolist() == [5]
     assert column(table, "fused_launch").tolist() == [5]
     assert column(table, "fused_read").tolist() == [30]
+
+
+def test_a_hidden_runtime_keeps_its_overhead_and_whether_it_fuses() -> None:
+    eager, compiled = (platform_channel(resolve("t4", "fp16", r)) for r in ("pytorch-eager-2.1", "pytorch-compile-2.1"))
+    other = platform_channel(resolve("t4", "fp16", "tvm"))
+    text, hidden = hide_runtime(np.ones((3, 4), np.float32), np.stack([eager, compiled, other]))
+    assert not text.any()
+    fused = PLATFORM_NUMBERS
+    assert hidden[:, fused].tolist() == [0, 1, 1]
+    assert (hidden[1, PLATFORM_NUMBERS:] == hidden[2, PLATFORM_NUMBERS:]).all()
+    assert (hidden[:, :PLATFORM_NUMBERS] == np.stack([eager, compiled, other])[:, :PLATFORM_NUMBERS]).all()

@@ -8,7 +8,15 @@ import pytest
 torch = pytest.importorskip("torch", reason="the network is defined in torch; install the dev extra")
 
 from costmodel.features import relation_edges  # noqa: E402
-from costmodel.model import Batch, Block, DynamicGraphAttention, DynamicWeights, LeDGFormer, ModelConfig  # noqa: E402
+from costmodel.model import (  # noqa: E402
+    Batch,
+    Block,
+    DynamicGraphAttention,
+    DynamicWeights,
+    GlobalAttention,
+    LeDGFormer,
+    ModelConfig,
+)
 
 EDGES = [(0, 1), (0, 2), (1, 3), (2, 3), (3, 4), (1, 4)]
 N = 5
@@ -218,3 +226,19 @@ def test_the_network_stays_readable() -> None:
     import costmodel.model
 
     assert len(Path(costmodel.model.__file__).read_text().splitlines()) < 350
+
+
+def test_global_attention_is_plain_self_attention_within_each_graph() -> None:
+    torch.manual_seed(0)
+    module = GlobalAttention(config())
+    graphs = [0, 0, 0, 1, 1]
+    batch = batch_of(N, graphs, EDGES)
+    x = torch.randn(N, 8)
+    found = numpy_of(module(x, batch))
+    q, k, v = (part.reshape(N, 2, 4) for part in np.split(linear(module.qkv, numpy_of(x)), 3, 1))
+    alike = np.equal.outer(graphs, graphs)
+    mixed = np.zeros((N, 2, 4))
+    for head in range(2):
+        scores = np.where(alike, q[:, head] @ k[:, head].T / 2, -np.inf)
+        mixed[:, head] = softmax(scores) @ v[:, head]
+    np.testing.assert_allclose(found, linear(module.out, mixed.reshape(N, 8)), atol=1e-5)

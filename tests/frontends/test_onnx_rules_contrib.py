@@ -50,7 +50,7 @@ CASES: dict[str, tuple[NodeProto, dict[str, np.ndarray], dict[str, np.ndarray], 
     "attention_present": (
         ms("Attention", ["x", "w", "b", "", "p"], ["y", "q"], num_heads=3, unidirectional=1),
         {"x": X, "p": floats(2, 2, 3, 4, 4)}, {"w": W, "b": B},
-        ["MatMul", "Add", "Split", "Gather", "Gather", "Attention", "Unsqueeze", "Unsqueeze", "Concat"],
+        ["MatMul", "Add", "Split", "Gather", "Gather", "Attention", "Reshape", "Reshape", "Concat"],
     ),
     "multi_head": (
         ms("MultiHeadAttention", ["x", "k", "v"], ["y"], num_heads=3),

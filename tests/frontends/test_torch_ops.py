@@ -7,6 +7,7 @@ import pytest
 from costmodel.analysis import analyze
 from tests.frontends.torch_modules import Apply, nn, onnx_graph, torch, trained
 
+import frontends  # isort: skip
 from frontends import torch_export  # isort: skip
 
 functional = torch.nn.functional
@@ -43,7 +44,7 @@ SAME = {
 @pytest.mark.parametrize("name", SAME)
 def test_same_as_onnx_export(name: str) -> None:
     module, *inputs = SAME[name]
-    ours = torch_export.load(trained(module), example_inputs=inputs)
+    ours = frontends.load(trained(module), example_inputs=inputs)
     assert ours.fingerprint == onnx_graph(module, *inputs).fingerprint
 
 

@@ -1,0 +1,116 @@
+"""The protocols of PAPER.md, section 5, and of this project's own tables: what each trains, tests and prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from costmodel.errors import DataError
+from costmodel.training.baselines import line, roofline
+from costmodel.training.batches import Augmentation
+from costmodel.training.corpus import Corpus
+from costmodel.training.embeddings import RANDOM
+from costmodel.training.folds import Fold, families, in_domain, out_of_domain
+from costmodel.training.loop import CONFIGS, TrainConfig
+from costmodel.training.measured import SOURCE
+from costmodel.training.run import Say
+from costmodel.training.tables import Answer, Learned, average, tabulate
+
+STEPS = {"nnlqp-ood": 1500, "nnlqp-in-domain": 4000, "ablation": 1500}
+"""Training steps of one fold: what two cores do in minutes."""
+
+ABLATION_FAMILY = "squeezenet"
+ABLATION: Mapping[str, Mapping[str, Any]] = {
+    "global attention": {"attention": "global"},
+    "fixed weights": {"dynamic": False},
+    "numbers instead of language": {"language": False, "numeric": True},
+    "random language model": {},
+    "full": {},
+    "multiplied mask": {"mask": "multiply"},
+}
+"""PAPER.md's table 4: what each variant changes in the `paper` configuration."""
+
+PAPER_TABLES: Mapping[str, Mapping[str, tuple[float, float]]] = {
+    "nnlqp-ood": {
+        "alexnet": (10.92, 59.15), "efficientnet": (4.61, 91.85), "googlenet": (5.50, 86.52),
+        "mnasnet": (3.31, 97.45), "mobilenetv2": (4.29, 92.65), "mobilenetv3": (8.30, 74.46),
+        "nasbench201": (8.33, 69.78), "resnet": (6.71, 77.93), "squeezenet": (5.85, 83.10), "vgg": (19.45, 33.12),
+        "average": (7.73, 76.60),
+    },
+    "nnlqp-in-domain": {"average": (2.64, 97.94)},
+}  # fmt: skip
+"""MAPE and Acc(10 %) of arXiv 2506.07735 on NNLQP's own data (GTX1660, TensorRT 7.1, fp32), another data set."""
+
+PAPER_ABLATION: Mapping[str, tuple[float, float]] = {
+    "global attention": (6.70, 76.50), "fixed weights": (6.48, 78.05), "numbers instead of language": (6.09, 81.10),
+    "random language model": (8.25, 66.45), "full": (5.85, 83.10),
+}  # fmt: skip
+"""The paper's table 4 (SqueezeNet out of domain); its third variant has position embeddings instead of language."""
+
+
+def fold_config(name: str, protocol: str, seed: int = 0) -> TrainConfig:
+    """Configuration `name` for a protocol whose test platforms are all in training: no blurring of platforms."""
+    config = CONFIGS[name]
+    return replace(
+        config, steps=STEPS[protocol], evaluate_every=STEPS[protocol] // 6, nodes=3000, ladders=False, seed=seed,
+        augmentation=Augmentation(0.0, 0.0, 0.0, 0.0), shares={SOURCE: 1.0}, weights={},
+    )  # fmt: skip
+
+
+def ablation(
+    corpus: Corpus, seeds: int, cache: Path, folder: Path, encoder: str, say: Say, family: str = ABLATION_FAMILY
+) -> dict[str, Any]:
+    """Table 4 of the paper: one family by models of the others, each variant of the `paper` configuration."""
+    models: dict[str, Answer] = {}
+    for name, changes in ABLATION.items():
+        config = fold_config("paper", "ablation")
+        config = replace(config, model=replace(config.model, **changes))
+        reader = encoder + RANDOM if name == "random language model" else encoder
+        models[name] = Learned(corpus, config, cache, folder / f"ablation-{name.replace(' ', '-')}", reader, say)
+    folds = [fold for fold in out_of_domain(corpus) if fold.name == family]
+    if not folds:
+        raise DataError(f"no measured network of family '{family}'; measure some with `ledg-cost profile`")
+    platform = np.array(["|".join(p) for p in corpus.platforms])
+    found = tabulate(
+        corpus, folds, models, dict.fromkeys(models, seeds), lambda fold: platform[corpus.row_platform[fold.rows.test]]
+    )
+    return {"family": family, "tables": {"platforms": {**found, "average": average(found)}}, "paper": PAPER_ABLATION}
+
+
+def nnlqp(
+    protocol: str, corpus: Corpus, configs: Mapping[str, int], cache: Path, folder: Path, encoder: str, say: Say,
+    more: Mapping[str, Answer] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Tables 1 and 2 of the paper on any corpus with families, one table per platform.
+
+    configs  configuration → seeds
+    more     further models by name
+    """
+    models: dict[str, Answer] = {
+        "roofline": lambda fold, _: roofline(corpus, fold.rows.test),
+        "line": lambda fold, _: line(corpus, fold.rows.train, fold.rows.test),
+        **(more or {}),
+    }
+    for name in configs:
+        config = fold_config(name, protocol)
+        models[name] = Learned(corpus, config, cache, folder / f"{protocol}-{name}", encoder, say)
+    folds = list(out_of_domain(corpus)) if protocol == "nnlqp-ood" else [in_domain(corpus)]
+    family = families(corpus)
+    platform = np.array(["|".join(p) for p in corpus.platforms])
+
+    def label(fold: Fold) -> np.ndarray:
+        rows = fold.rows.test
+        return np.char.add(np.char.add(platform[corpus.row_platform[rows]], "·"), family[corpus.row_graph[rows]])
+
+    found = tabulate(corpus, folds, models, configs, label)
+    tables: dict[str, Any] = {}
+    for key in sorted(found):
+        setting, name = key.split("·")
+        tables.setdefault(setting, {})[name] = found[key]
+    for rows in tables.values():
+        rows["average"] = average(rows)
+    return {"tables": tables, "paper": PAPER_TABLES[protocol]}

@@ -1,0 +1,105 @@
+"""Runs the folds of a protocol and tabulates them: MAPE, Acc(10 %) and Spearman per model, mean and spread over seeds.
+
+Each fold's answers are kept beside its training run, so that a stopped evaluation goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from costmodel.metrics import summary
+from costmodel.training.corpus import Corpus
+from costmodel.training.folds import Fold
+from costmodel.training.loop import TrainConfig, predict_rows
+from costmodel.training.run import Say, train
+
+Answer = Callable[[Fold, int], np.ndarray]
+"""(fold, seed) → predictions in ms, one per row of `fold.rows.test`."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """LeDG-Former under one configuration as a model of the tables."""
+
+    corpus: Corpus
+    config: TrainConfig
+    cache: Path
+    folder: Path
+    encoder: str
+    say: Say
+
+    def __call__(self, fold: Fold, seed: int) -> np.ndarray:
+        """Trains the fold, or reads what was kept of it."""
+        folder = self.folder / fold.name.replace(" ", "-") / str(seed)
+        kept = folder / "answers.npy"
+        if kept.exists():
+            return np.asarray(np.load(kept))
+        self.say(f"{folder.relative_to(self.folder.parent)}: {len(fold.rows.train)} rows train")
+        config = replace(self.config, seed=seed)
+        run = train(self.corpus, config, self.cache, folder, self.encoder, self.say, fold.rows, fold.left_out)
+        _, p, r = predict_rows(run.network, run.trainer.batches, fold.rows.test)
+        place = np.empty(len(self.corpus.row_ms), np.int64)
+        place[r] = np.arange(len(r))
+        answers = p[place[fold.rows.test]]
+        np.save(kept, answers)
+        return answers
+
+
+def tabulate(
+    corpus: Corpus, folds: Iterable[Fold], models: Mapping[str, Answer], seeds: Mapping[str, int],
+    label: Callable[[Fold], np.ndarray],
+) -> dict[str, dict[str, Any]]:  # fmt: skip
+    """Group → model → figures; `label` names the group of each tested row, models without `seeds` run once."""
+    found: dict[str, dict[str, Any]] = {}
+    for fold in folds:
+        y, groups = corpus.row_ms[fold.rows.test], label(fold)
+        for name, model in models.items():
+            answers = [model(fold, seed) for seed in range(seeds.get(name, 1))]
+            for group in dict.fromkeys(groups.tolist()):
+                at = groups == group
+                found.setdefault(group, {})[name] = spread([summary(y[at], p[at]) for p in answers])
+    return found
+
+
+def average(rows: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
+    """Model → mean figures over groups, as PAPER.md's tables end."""
+    models = next(iter(rows.values()))
+    result: dict[str, dict[str, float]] = {}
+    for model in models:
+        figures = [row[model] for row in rows.values()]
+        result[model] = {"n": sum(f["n"] for f in figures)}
+        for key in ("mape", "acc10", "spearman"):
+            result[model][key] = round(float(np.mean([f[key] for f in figures])), 4 if key == "spearman" else 2)
+    return result
+
+
+def spread(figures: Sequence[dict[str, float]]) -> dict[str, float]:
+    """One seed as it is; several as mean with the standard deviation beside it."""
+    if len(figures) == 1:
+        return figures[0]
+    result: dict[str, float] = {"n": figures[0]["n"], "seeds": len(figures)}
+    for key in ("mape", "acc10", "spearman"):
+        values = np.array([f[key] for f in figures])
+        result[key] = round(float(values.mean()), 4 if key == "spearman" else 2)
+        result[f"{key}_sd"] = round(float(values.std(ddof=1)), 4 if key == "spearman" else 2)
+    return result
+
+
+def markdown(rows: Mapping[str, Mapping[str, Mapping[str, float]]], head: str) -> list[str]:
+    """Lines of a Markdown table: MAPE ± spread / Acc(10 %) / Spearman per model."""
+    models = list(next(iter(rows.values())))
+    lines = [f"| {head} | rows | {' | '.join(models)} |", "|---|---:|" + "---|" * len(models)]
+    for group, figures in rows.items():
+        lines.append(f"| {group} | {figures[models[0]]['n']} | {' | '.join(cell(figures[m]) for m in models)} |")
+    return lines
+
+
+def cell(f: Mapping[str, float]) -> str:
+    """MAPE ± spread / Acc(10 %) / Spearman."""
+    deviation = f" ± {f['mape_sd']:.1f}" if "mape_sd" in f else ""
+    return f"{f['mape']:.1f}{deviation} / {f['acc10']:.0f} / {f['spearman']:.2f}"

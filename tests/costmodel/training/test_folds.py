@@ -1,0 +1,134 @@
+"""Protocols: what trains never stands among what is tested, and tables say what was answered."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="training needs torch; install the dev extra")
+
+from costmodel.samples import Sample  # noqa: E402
+from costmodel.training import protocols  # noqa: E402
+from costmodel.training.corpus import Corpus  # noqa: E402
+from costmodel.training.folds import (  # noqa: E402
+    Fold,
+    families,
+    family_of,
+    in_domain,
+    leave_devices_out,
+    leave_platforms_out,
+    out_of_domain,
+)
+from costmodel.training.measured import build_measured  # noqa: E402
+from costmodel.training.tables import average, tabulate  # noqa: E402
+from tests.costmodel.training.test_loop import TINY, net, quiet  # noqa: E402
+
+FAMILIES = ("resnet", "vgg", "mnasnet")
+
+
+def graph_of(name: str):  # type: ignore[no-untyped-def]
+    _, family, seed = name.split("/")
+    return net(32 + 8 * int(seed), 1 + FAMILIES.index(family))
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    samples = [
+        Sample(graph_of(f"gen/{f}/{s}").fingerprint, device, precision, runtime, 1, 0.1 + s, name=f"gen/{f}/{s}")
+        for f in FAMILIES
+        for s in range(20)
+        for device, precision, runtime in (
+            ("t4", "fp16", "tensorrt"),
+            ("t4", "fp32", "tensorrt"),
+            ("v100", "fp32", "tvm"),
+        )
+    ]
+    noisy = replace(samples[0], name="gen/vgg/999", flags=("noisy",))
+    return build_measured([*samples, noisy], graph_of, tmp_path_factory.mktemp("cache"), quiet, workers=1)
+
+
+def sides(corpus: Corpus, fold: Fold) -> tuple[set[str], set[str]]:
+    fit = np.concatenate([fold.rows.train, fold.rows.val, fold.rows.val_device])
+    return tuple({corpus.families[g] for g in corpus.row_graph[rows]} for rows in (fit, fold.rows.test))  # type: ignore[return-value]
+
+
+def test_families_are_read_from_names() -> None:
+    assert family_of("gen/resnet/17") == "resnet"
+    assert family_of("nnlqp/mobilenetv3/00012") == "mobilenetv3"
+    assert family_of("nnmeter_alexnet/nnmeter_alexnet_transform_0130") == "nnmeter_alexnet_transform"
+
+
+def test_noisy_samples_do_not_train(corpus: Corpus) -> None:
+    assert len(corpus.names) == 60
+    assert "gen/vgg/999" not in corpus.names
+
+
+def test_out_of_domain_tests_each_family_once_and_never_trains_on_it(corpus: Corpus) -> None:
+    folds = list(out_of_domain(corpus))
+    assert [f.name for f in folds] == sorted(FAMILIES)
+    family = families(corpus)[corpus.row_graph]
+    for fold in folds:
+        assert set(family[fold.rows.test]) == {fold.name}
+        assert fold.name not in set(family[np.concatenate([fold.rows.train, fold.rows.val])])
+        seen, tested = sides(corpus, fold)
+        assert not seen & tested
+        assert len(fold.rows.val)
+    assert sum(len(f.rows.test) for f in folds) == len(corpus.row_ms)
+
+
+def test_in_domain_tests_the_last_tenth_of_every_family(corpus: Corpus) -> None:
+    fold = in_domain(corpus)
+    assert {corpus.names[g] for g in corpus.row_graph[fold.rows.test]} == {
+        f"gen/{f}/{s}" for f in FAMILIES for s in (18, 19)
+    }
+    seen, tested = sides(corpus, fold)
+    assert not seen & tested
+
+
+def test_devices_and_precisions_left_out_leave_no_row(corpus: Corpus) -> None:
+    devices = np.array([p[0] for p in corpus.platforms])[corpus.row_platform]
+    fold = leave_devices_out(corpus, "v100", {"v100"})
+    assert set(devices[fold.rows.test]) == {"v100"}
+    assert "v100" not in set(devices[np.concatenate([fold.rows.train, fold.rows.val])])
+    assert "v100" in fold.left_out
+    fold = leave_platforms_out(corpus, "t4 fp16", "t4", "fp16")
+    platforms = np.array(["|".join(p[:2]) for p in corpus.platforms])[corpus.row_platform]
+    assert set(platforms[fold.rows.test]) == {"t4|fp16"}
+    assert set(platforms[fold.rows.train]) == {"t4|fp32", "v100|fp32"}
+
+
+def test_a_table_holds_what_the_models_answered(corpus: Corpus) -> None:
+    def right(fold: Fold, seed: int) -> np.ndarray:
+        return corpus.row_ms[fold.rows.test] * (1 + 0.2 * seed)
+
+    rows = tabulate(
+        corpus, out_of_domain(corpus), {"right": right}, {"right": 2}, lambda f: np.full(len(f.rows.test), f.name)
+    )
+    assert set(rows) == set(FAMILIES)
+    assert rows["vgg"]["right"]["mape"] == pytest.approx(10.0)
+    assert rows["vgg"]["right"]["mape_sd"] == pytest.approx(14.14, abs=0.01)
+    assert average(rows)["right"] == {"n": 180, "mape": 10.0, "acc10": 50.0, "spearman": 1.0}
+
+
+def test_the_protocol_runs_end_to_end_and_resumes(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocols, "fold_config", lambda *_: replace(TINY, steps=20, evaluate_every=20, ladders=False,
+        shares={"measured": 1.0}, model=replace(TINY.model, text_width=384)))  # fmt: skip
+    monkeypatch.setattr(
+        "costmodel.training.run.embed", lambda sentences, *_: np.ones((len(sentences), 384), np.float32)
+    )
+    record = protocols.nnlqp("nnlqp-ood", corpus, {"default": 1}, tmp_path, tmp_path / "runs", "none", quiet)
+    assert set(record["tables"]) == {"t4|fp16|tensorrt", "t4|fp32|tensorrt", "v100|fp32|tvm"}
+    table = record["tables"]["t4|fp16|tensorrt"]
+    assert set(table) == {*FAMILIES, "average"}
+    assert set(table["average"]) == {"roofline", "line", "default"}
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("costmodel.training.tables.train", refuse)
+    assert protocols.nnlqp("nnlqp-ood", corpus, {"default": 1}, tmp_path, tmp_path / "runs", "none", quiet) == record
