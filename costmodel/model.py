@@ -93,8 +93,8 @@ class _RowSum(torch.autograd.Function):
 
 def segment_sum(values: Tensor, index: Tensor, size: int | Tensor) -> Tensor:
     """Sums rows of `values` (M, …) that share an index (M,) into (size, …)."""
-    zeros = torch.zeros((size, *values.shape[1:]), dtype=values.dtype, device=values.device)
-    return _RowSum.apply(zeros, index, values)
+    shape: Any = (size, *values.shape[1:])  # under export the size is a tensor
+    return _RowSum.apply(torch.zeros(shape, dtype=values.dtype, device=values.device), index, values)
 
 
 class DynamicGraphAttention(nn.Module):

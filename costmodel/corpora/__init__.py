@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from costmodel.corpora import anb, fbnet, nb201, ofa
+from costmodel.corpora import anb, fbnet, nb101, nb201, ofa
 from costmodel.errors import InputError
 from costmodel.ir import Graph
 
-__all__ = ["build", "can_build", "runs_folded"]
+__all__ = ["build", "can_build", "fold", "runs_folded"]
 
 _BUILDERS: dict[str, Callable[[str, int], Graph]] = {
     "nb201": nb201.build,
     "fbnet": fbnet.build,
     "ofa_mbv3": ofa.build,
     "anb_effnet": anb.build,
+    "nb101": nb101.build,
 }
 
 # HW-NAS-Bench's TFLite measurements: six zero edges take microseconds there (see nb201).
@@ -28,7 +29,8 @@ def can_build(name: str) -> bool:
 
 
 def build(name: str, batch: int = 1, folded: bool = False) -> Graph:
-    """The network named `nb201/…`, `fbnet/…`, `ofa_mbv3/…` or `anb_effnet/…`, sized as in the published measurements.
+    """The network named `nb201/…`, `fbnet/…`, `ofa_mbv3/…`, `anb_effnet/…` or `nb101/…`, sized as in the published
+    measurements.
 
     `folded` gives NAS-Bench-201 networks as compilers leave them; it changes no other. Raises InputError.
     """
@@ -36,6 +38,12 @@ def build(name: str, batch: int = 1, folded: bool = False) -> Graph:
     if space not in _BUILDERS:
         raise InputError(f"no network builder for '{name}'; use a name that begins with {', '.join(_BUILDERS)}")
     return nb201.build(arch, batch, folded) if space == "nb201" else _BUILDERS[space](arch, batch)
+
+
+def fold(name: str) -> str:
+    """The name of a network that has the same folded form, the same one for all that share it. Raises InputError."""
+    space, _, arch = name.partition("/")
+    return f"nb201/{nb201.fold(arch)}" if space == "nb201" else name
 
 
 def runs_folded(device: str, runtime: str) -> bool:

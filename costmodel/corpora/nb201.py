@@ -15,6 +15,7 @@ there, six `none` take no time.
 from __future__ import annotations
 
 import re
+from functools import partial
 
 from costmodel.corpora.blocks import NetBuilder
 from costmodel.errors import InputError
@@ -59,8 +60,7 @@ def build(arch: str, batch: int = 1, folded: bool = False, classes: int = 10) ->
     for channels in (16, 32, 64):
         if channels > 16:
             x = _reduction(net, x, channels)
-        for _ in range(5):
-            x = _folded_cell(net, x, cell) if folded else _cell(net, x, cell)
+        x = net.repeat(x, partial(_folded_cell if folded else _cell, net, cell=cell), 5)
     x = net.unary("Relu", net.batch_norm(x))
     return net.build([net.linear(net.flatten(net.global_pool(x)), classes)])
 
@@ -87,6 +87,20 @@ def _live(cell: Cell) -> set[tuple[int, int]]:
         if target in needed:
             needed.add(source)
     return {(source, target) for source, target in edges if source in fed and target in needed}
+
+
+def fold(arch: str) -> str:
+    """The arch string with `none` on every edge that does not reach the output: one for all cells that fold alike.
+
+    Raises InputError.
+    """
+    cell = parse(arch)
+    live = _live(cell)
+    parts = (
+        "".join(f"|{op if (source, target) in live else 'none'}~{source}" for op, source in edges)
+        for target, edges in enumerate(cell, 1)
+    )
+    return "|+".join(parts) + "|"
 
 
 def _folded_cell(net: NetBuilder, x: str, cell: Cell) -> str:

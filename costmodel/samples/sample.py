@@ -66,7 +66,7 @@ class Sample:
             raise SampleSchemaError(f"sample {self.name or self.fingerprint[:12]!r}: {'; '.join(wrong)}; correct it")
 
     def _checks(self) -> tuple[tuple[str, bool], ...]:
-        times = [t for t in (self.latency_ms, self.p90_ms, self.p99_ms) if t is not None]
+        times = [self.latency_ms, *(t for t in (self.p90_ms, self.p99_ms) if t is not None)]
         others = [v for v in (self.cv, self.repeats, self.peak_memory_bytes, self.energy_mj) if v is not None]
         labels = (self.device, self.precision, self.runtime)
         return (

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from costmodel.baselines.analytic import line, roofline
 from costmodel.metrics import summary
-from costmodel.training.baselines import line, roofline
 from costmodel.training.corpus import Corpus
 from costmodel.training.loop import Rows, predict_rows, thin
 from costmodel.training.run import Run, calibrate

@@ -24,15 +24,14 @@ def build_measured(
 ) -> Corpus:
     """A corpus of `samples`, lowered once and kept in `cache`; names that differ stand for networks that differ.
 
-    A sample flagged "test" is a published test row. Raises DataError when no sample is left.
+    A sample flagged "test" is a published test row. Raises DataError when there is no sample.
     """
-    usable = [s for s in samples if "noisy" not in s.flags]
-    if not usable:
+    if not samples:
         raise DataError("no samples to train on; measure some with `ledg-cost profile` or check --samples")
-    text = "\n".join(f"{s.name} {s.device} {s.precision} {s.runtime} {s.batch} {s.latency_ms!r}" for s in usable)
+    text = "\n".join(f"{s.name} {s.device} {s.precision} {s.runtime} {s.batch} {s.latency_ms!r}" for s in samples)
     shard = f"{SOURCE}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     if not (cache / shard / "shard.json").exists():
-        names = list(dict.fromkeys(s.name for s in usable))
+        names = list(dict.fromkeys(s.name for s in samples))
         say(f"lowering {len(names)} measured networks …")
         graphs: list[Lowered] = []
         failures: list[str] = []
@@ -43,7 +42,7 @@ def build_measured(
             say(f"  left out: {line}")
         rows = [
             Row(s.name, s.device, s.runtime, s.precision, s.batch, s.latency_ms, SOURCE, "test" * ("test" in s.flags))
-            for s in usable
+            for s in samples
         ]
         write_shard(cache / shard, graphs, rows, failures)
     return read_corpus(cache, [shard])

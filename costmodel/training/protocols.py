@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from costmodel.baselines.analytic import line, roofline
 from costmodel.errors import DataError
-from costmodel.training.baselines import line, roofline
 from costmodel.training.batches import Augmentation
 from costmodel.training.corpus import Corpus
 from costmodel.training.embeddings import RANDOM

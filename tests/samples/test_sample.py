@@ -32,6 +32,7 @@ def test_the_platform_key_names_device_precision_and_runtime(make_sample: MakeSa
         ({"latency_ms": 0.0}, "positive"),
         ({"latency_ms": math.nan}, "positive"),
         ({"latency_ms": "3"}, "positive"),
+        ({"latency_ms": None}, "positive"),
         ({"p99_ms": -1.0}, "positive"),
         ({"cv": math.inf}, "statistic"),
         ({"repeats": -1}, "statistic"),

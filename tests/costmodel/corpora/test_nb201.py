@@ -9,6 +9,10 @@ from costmodel.errors import InputError
 CONV3 = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"
 BEST = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|"
 NONE = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
+FINGERPRINTS = [
+    (False, "716550f8b8e89223f314425a27e138701ccd9b81ee41c1c1a1b36b8608055d8e"),
+    (True, "69eaef5c1ae47c06e71ddafcedf87044e5c816e937ab6133631b5032d89da2a9"),
+]
 DEAD = "|nor_conv_3x3~0|+|none~0|none~1|+|nor_conv_1x1~0|none~1|nor_conv_3x3~2|"
 
 
@@ -32,6 +36,25 @@ def test_folding_drops_what_does_not_reach_the_output() -> None:
 
 def test_folding_changes_nothing_that_compilers_keep() -> None:
     assert analyze(nb201.build(CONV3, folded=True)).macs == analyze(nb201.build(CONV3)).macs
+
+
+@pytest.mark.parametrize("arch", [CONV3, BEST, NONE, DEAD])
+def test_arch_strings_fold_to_the_one_of_their_folded_graph(arch: str) -> None:
+    folded = nb201.fold(arch)
+    assert nb201.build(folded, folded=True).nodes == nb201.build(arch, folded=True).nodes
+    assert nb201.fold(folded) == folded
+    assert (folded == arch) == (arch != DEAD)
+
+
+def test_what_leads_nowhere_does_not_tell_folded_networks_apart() -> None:
+    other = DEAD.replace("nor_conv_3x3~2", "avg_pool_3x3~2").replace("|nor_conv_3x3~0|+", "|skip_connect~0|+")
+    assert nb201.fold(other) == nb201.fold(DEAD)
+    assert nb201.build(other).fingerprint != nb201.build(DEAD).fingerprint
+
+
+@pytest.mark.parametrize(("folded", "fingerprint"), FINGERPRINTS)
+def test_fingerprints_stay(folded: bool, fingerprint: str) -> None:
+    assert nb201.build(BEST, folded=folded).fingerprint == fingerprint
 
 
 def test_every_folded_node_reaches_the_output() -> None:

@@ -11,10 +11,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch; install the dev extra")
 
+from costmodel.baselines.analytic import fit_line, line, roofline  # noqa: E402
 from costmodel.errors import BundleVersionError, CorruptBundleError, DataError  # noqa: E402
 from costmodel.ir import Graph, GraphBuilder  # noqa: E402
 from costmodel.model import ModelConfig  # noqa: E402
-from costmodel.training.baselines import fit_line, line, roofline  # noqa: E402
 from costmodel.training.batches import Batches  # noqa: E402
 from costmodel.training.corpus import Corpus, Row, lower, read_corpus, write_shard  # noqa: E402
 from costmodel.training.loop import TrainConfig, Trainer, divide, forward, predict_rows  # noqa: E402
