@@ -17,7 +17,7 @@ from costmodel.predictor import LeDGFormerModel, load
 from costmodel.prompts import platform_sentence
 from tests.costmodel.test_features import small_net
 
-PLATFORMS = [resolve("t4", "int8"), resolve("v100", "fp32", "pytorch-eager-2.1"), resolve("raspi4")]
+PLATFORMS = [resolve("t4", "int8"), resolve("v100", "fp32", "pytorch-eager-2.1"), resolve("raspi4", "fp32", "unknown")]
 
 
 def test_onnxruntime_equals_torch() -> None:
