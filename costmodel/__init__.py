@@ -30,6 +30,8 @@ _HOMES = {
     "Precision": "platforms",
     "resolve": "platforms",
     "LeDGFormerModel": "predictor",
+    "Sample": "samples",
+    "SampleStore": "samples",
 }
 
 __all__ = [*_HOMES, "__version__"]

@@ -18,7 +18,6 @@ Peak memory  all parameters, plus the largest sum of activations alive while one
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -28,11 +27,13 @@ import numpy as np
 from costmodel.arithmetic import DENSE, is_known, operations
 from costmodel.errors import InputError
 from costmodel.ir import DType, Graph, Node, TensorSpec
-from costmodel.learnable import learnable_elements
+from costmodel.kinds import Key, kind_counts, node_kinds, once_per_graph, per_kind, per_node
+from costmodel.learnable import ADDITIVE, learnable_elements
 from costmodel.rates import PARTIAL_READS, VIEWS
 
 _COMPLEX = (DType.COMPLEX64, DType.COMPLEX128)
 _FOLLOWING = frozenset(d for d in DType if d.is_float or d.is_quantized) | frozenset(_COMPLEX)
+_FOLLOWING_IDS = frozenset(map(id, _FOLLOWING))  # hashing a member of an Enum is a call in Python
 _SAMPLERS = frozenset(("Resize", "Upsample"))
 
 
@@ -85,12 +86,13 @@ class Analysis:
     @cached_property
     def columns(self) -> dict[str, np.ndarray]:
         """Every numeric field of `NodeCost` as a float64 array over nodes."""
-        table = zip(*self.nodes, strict=True) if self.nodes else ([] for _ in NodeCost._fields)
-        return {
-            name: np.asarray(values, dtype=np.float64)
-            for name, values in zip(NodeCost._fields, table, strict=True)
-            if name not in ("kind", "known")
-        }
+        distinct = {id(cost): cost for cost in self.nodes}  # nodes of one kind share one cost
+        place = {key: i for i, key in enumerate(distinct)}
+        names = [name for name in NodeCost._fields if name not in ("kind", "known")]
+        rows = [[cost[i] for i, name in enumerate(NodeCost._fields) if name in names] for cost in distinct.values()]
+        table = np.array(rows, np.float64).reshape(-1, len(names))
+        table = table.T[:, [place[id(cost)] for cost in self.nodes]]
+        return dict(zip(names, table, strict=True))
 
 
 def follows_precision(dtype: DType) -> bool:
@@ -114,14 +116,44 @@ def is_view(node: Node, graph: Graph) -> bool:
     return False
 
 
+_known_views: dict[Key, bool] = {}
+
+
+@once_per_graph
+def views(graph: Graph) -> list[bool]:
+    """`is_view` of every node."""
+    return per_node(graph, _known_views, lambda index: is_view(graph.nodes[index], graph))
+
+
+@once_per_graph
 def storage_roots(graph: Graph) -> dict[str, str]:
     """Tensor name → the tensor whose memory it shares, through views; itself if it has its own."""
     root = {name: name for name in graph.tensors}
-    for node in graph.nodes:
-        if node.inputs and node.inputs[0] and is_view(node, graph):
+    for node, view in zip(graph.nodes, views(graph), strict=True):
+        if view and node.inputs and node.inputs[0]:
             for tensor in node.outputs[:1]:
                 root[tensor] = root[node.inputs[0]]
     return root
+
+
+class _KindCost(NamedTuple):
+    """Cost of a node of a kind, and at the graph's types the bytes it reads and writes.
+
+    param_elems, param_bytes  constants, in elements where they follow the precision and in bytes where they do not
+    trips                     how often it runs, 0 if that is unknown
+    in_context                its learnable elements depend on the graph around it
+    """
+
+    cost: NodeCost
+    read: float
+    written: float
+    param_elems: int
+    param_bytes: int
+    trips: int
+    in_context: bool
+
+
+_known_costs: dict[Key, _KindCost] = {}
 
 
 def analyze(graph: Graph) -> Analysis:
@@ -129,83 +161,95 @@ def analyze(graph: Graph) -> Analysis:
 
     Raises InputError if a node's inputs do not fit its operator.
     """
-    sizes = _Sizes(graph)
-    costs, read_bytes, write_bytes = [], 0.0, 0.0
-    for node in graph.nodes:
+    of = node_kinds(graph).of
+    kinds = _kind_costs(graph)
+    costs = [kinds[k].cost for k in of]
+    if any(kind.in_context for kind in kinds):
+        for i, k in enumerate(of):
+            if kinds[k].in_context:
+                costs[i] = costs[i]._replace(params=_learnable(graph.nodes[i], graph))
+    counted = list(zip(kind_counts(graph), kinds, strict=True))
+    param_bytes = sum(n * kind.cost.param_bytes for n, kind in counted)
+    known = sum(n for n, kind in counted if kind.cost.known and kind.trips)
+    return Analysis(
+        nodes=tuple(costs),
+        flops=sum(n * kind.cost.flops for n, kind in counted),
+        macs=sum(n * kind.cost.macs for n, kind in counted),
+        params=sum(cost.params for cost in costs),
+        param_bytes=param_bytes,
+        read_bytes=round(sum(n * kind.read for n, kind in counted)),
+        write_bytes=round(sum(n * kind.written for n, kind in counted)),
+        peak_memory_bytes=param_bytes + peak_activation_bytes(graph),
+        coverage=known / len(costs) if costs else 1.0,
+    )
+
+
+def _kind_costs(graph: Graph) -> list[_KindCost]:
+    def work_out(index: int) -> _KindCost:
+        node = graph.nodes[index]
         try:
-            cost, read, written = _node_cost(node, graph, sizes)
+            return _kind_cost(node, graph)
         except (IndexError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
             raise InputError(
                 f"graph '{graph.name}': inputs and attributes of node '{node.name or node.op}' ({node.op}) do not fit"
                 f" the operator ({type(error).__name__}: {error}); compare them with its ONNX definition"
             ) from error
-        costs.append(cost)
-        read_bytes += read
-        write_bytes += written
-    param_bytes = sum(c.param_bytes for c in costs)
-    return Analysis(
-        nodes=tuple(costs),
-        flops=sum(c.flops for c in costs),
-        macs=sum(c.macs for c in costs),
-        params=sum(c.params for c in costs),
-        param_bytes=param_bytes,
-        read_bytes=round(read_bytes),
-        write_bytes=round(write_bytes),
-        peak_memory_bytes=param_bytes + peak_activation_bytes(graph),
-        coverage=_coverage(graph, costs),
-    )
+
+    return per_kind(graph, _known_costs, work_out)
 
 
-def _coverage(graph: Graph, costs: Sequence[NodeCost]) -> float:
-    known = sum(c.known and trip_count(node) > 0 for node, c in zip(graph.nodes, costs, strict=True))
-    return known / len(costs) if costs else 1.0
+def _kind_cost(node: Node, graph: Graph) -> _KindCost:
+    cost, read, written = _node_cost(node, graph)
+    constants = [graph.tensors[t] for t in node.inputs if t in graph.params]
+    following = sum(spec.numel for spec in constants if spec.dtype in _FOLLOWING)
+    fixed = sum(spec.bytes for spec in constants if spec.dtype not in _FOLLOWING)
+    tables = node.op in ADDITIVE and any(sum(length != 1 for length in spec.shape) > 1 for spec in constants)
+    return _KindCost(cost, read, written, following, fixed, trip_count(node), tables)
 
 
-class _Sizes:
-    """Element counts and types of all tensors, looked up once."""
-
-    def __init__(self, graph: Graph) -> None:
-        self.shape: dict[str, tuple[int, ...]] = {name: spec.shape for name, spec in graph.tensors.items()}
-        self.shape[""] = ()
-        self.numel: dict[str, int] = {name: math.prod(shape) for name, shape in self.shape.items()}
-        follows = {d: d in _FOLLOWING for d in DType}
-        self.follows: dict[str, bool] = {name: follows[spec.dtype] for name, spec in graph.tensors.items()}
-        for name, spec in graph.tensors.items():
-            if spec.dtype in _COMPLEX:
-                self.numel[name] *= 2
+def _learnable(node: Node, graph: Graph) -> int:
+    return sum(learnable_elements(graph, node, i) for i, t in enumerate(node.inputs) if t in graph.params)
 
 
-def _node_cost(node: Node, graph: Graph, sizes: _Sizes) -> tuple[NodeCost, float, float]:
+def _elements(spec: TensorSpec) -> int:
+    """Elements that are counted: complex numbers are two."""
+    return 2 * spec.numel if spec.dtype in _COMPLEX else spec.numel
+
+
+def _node_cost(node: Node, graph: Graph) -> tuple[NodeCost, float, float]:
     """Cost of a node, and the bytes it reads and writes at the graph's types."""
-    numel, outputs = sizes.numel, [t for t in node.outputs if t]
-    params, param_bytes, param_read, storage_read = _weights(node, graph, sizes)
+    tensors, outputs = graph.tensors, [t for t in node.outputs if t]
+    numel = {t: _elements(tensors[t]) for t in (*node.inputs, *outputs) if t}
+    params = _learnable(node, graph)
+    param_bytes, param_read, storage_read = _weights(node, graph, numel)
     parallel = sum(numel[t] for t in outputs)
     known = not node.opaque and is_known(node.op)
     if known and is_view(node, graph):
         return NodeCost(0.0, 0.0, params, param_bytes, 0, 0, 0, 0, "view", parallel, True), 0.0, 0.0
     macs, other = 0.0, 0.0
     if known:
-        shape = sizes.shape
-        macs, other = operations(node, [shape[t] for t in node.inputs], [shape[t] for t in node.outputs])
+        ins, outs = ([tensors[t].shape if t else () for t in names] for names in (node.inputs, node.outputs))
+        macs, other = operations(node, ins, outs)
     reads, writes, index, read_bytes, write_bytes = 0, 0, 0.0, storage_read, 0.0
     for position, tensor in enumerate(node.inputs):
         if not tensor:
             continue
+        spec = tensors[tensor]
         if tensor in graph.params:
-            if not sizes.follows[tensor]:
-                index += graph.tensors[tensor].bytes
+            if spec.dtype not in _FOLLOWING:
+                index += spec.bytes
             continue
         elements = elements_read(node, position, numel)
-        stored = elements * _width(graph.tensors[tensor])
+        stored = elements * _width(spec)
         read_bytes += stored
-        if sizes.follows[tensor]:
+        if spec.dtype in _FOLLOWING:
             reads += elements
         else:
             index += stored
     for tensor in outputs:
-        stored = numel[tensor] * _width(graph.tensors[tensor])
+        stored = numel[tensor] * _width(tensors[tensor])
         write_bytes += stored
-        if sizes.follows[tensor]:
+        if tensors[tensor].dtype in _FOLLOWING:
             writes += numel[tensor]
         else:
             index += stored
@@ -248,20 +292,60 @@ def _width(spec: TensorSpec) -> float:
     return spec.dtype.bytes / 2 if spec.dtype in _COMPLEX else spec.dtype.bytes
 
 
-def _weights(node: Node, graph: Graph, sizes: _Sizes) -> tuple[int, int, int, float]:
-    """Learnable elements, bytes in storage, elements read, and bytes read at the graph's types."""
-    learnable, stored, read, read_bytes = 0, 0, 0, 0.0
+def _weights(node: Node, graph: Graph, numel: dict[str, int]) -> tuple[int, int, float]:
+    """Of a node's constants: bytes in storage, elements read, and bytes read at the graph's types."""
+    stored, read, read_bytes = 0, 0, 0.0
     for position, tensor in enumerate(node.inputs):
         if tensor not in graph.params:
             continue
         spec = graph.tensors[tensor]
         stored += spec.bytes
-        taken = elements_read(node, position, sizes.numel)
+        taken = elements_read(node, position, numel)
         read_bytes += taken * _width(spec)
-        if sizes.follows[tensor]:
+        if spec.dtype in _FOLLOWING:
             read += taken
-        learnable += learnable_elements(graph, node, position)
-    return learnable, stored, read, read_bytes
+    return stored, read, read_bytes
+
+
+class _Lifetimes(NamedTuple):
+    """Activations with memory of their own: the first and last node (t) at which each is alive, its elements, its bytes
+    at its own type, and whether it follows the precision."""
+
+    born: np.ndarray
+    last: np.ndarray
+    elements: np.ndarray
+    stored: np.ndarray
+    follows: np.ndarray
+
+
+@once_per_graph
+def _lifetimes(graph: Graph) -> _Lifetimes:
+    root, tensors = storage_roots(graph), graph.tensors
+    born: dict[str, int] = dict.fromkeys((root[t] for t in graph.inputs), 0)
+    last = dict.fromkeys(born, -1)
+    for i, node in enumerate(graph.nodes):
+        for tensor in node.inputs:
+            if tensor:
+                last[root[tensor]] = i
+        for tensor in node.outputs:
+            if tensor:
+                own = root[tensor]
+                born.setdefault(own, i)
+                last[own] = i
+    for tensor in graph.outputs:
+        last[root[tensor]] = len(graph.nodes)
+    names = [t for t in born if t not in graph.params]
+    specs = [tensors[t] for t in names]
+    starts = [born[t] for t in names]
+    elements = np.array([spec.numel for spec in specs], np.float64)
+    widths = {id(d): d.bytes for d in DType}
+    return _Lifetimes(
+        np.array(starts, np.int64),
+        np.array([max(last[t], start) for t, start in zip(names, starts, strict=True)], np.int64),
+        elements,
+        np.ceil(elements * np.array([widths[id(spec.dtype)] for spec in specs])),
+        np.array([id(spec.dtype) in _FOLLOWING_IDS for spec in specs], bool),
+    )
 
 
 def peak_activation_bytes(graph: Graph, width: float | None = None) -> int:
@@ -271,36 +355,16 @@ def peak_activation_bytes(graph: Graph, width: float | None = None) -> int:
     the end; views keep what they look into alive. `width` gives bytes per element for tensors that follow the
     precision (2 for fp16), in place of their own type's.
     """
-    root = storage_roots(graph)
-    last = dict.fromkeys((root[t] for t in graph.inputs), -1)
-    born: dict[str, int] = dict.fromkeys((root[t] for t in graph.inputs), 0)
-    for i, node in enumerate(graph.nodes):
-        for tensor in node.inputs:
-            if tensor:
-                last[root[tensor]] = i
-        for tensor in node.outputs:
-            if tensor:
-                born.setdefault(root[tensor], i)
-                last[root[tensor]] = max(i, last.get(root[tensor], i))
-    for tensor in graph.outputs:
-        last[root[tensor]] = len(graph.nodes)
-    change = np.zeros(len(graph.nodes) + 2)
-    for tensor, start in born.items():
-        if tensor in graph.params:
-            continue
-        spec = graph.tensors[tensor]
-        size = spec.bytes if width is None or spec.dtype not in _FOLLOWING else math.ceil(spec.numel * width)
-        change[start] += size
-        change[max(last[tensor], start) + 1] -= size
-    return int(np.cumsum(change).max()) if len(change) else 0
+    lives = _lifetimes(graph)
+    size = lives.stored if width is None else np.where(lives.follows, np.ceil(lives.elements * width), lives.stored)
+    steps = len(graph.nodes) + 2
+    change = np.bincount(lives.born, size, steps) - np.bincount(lives.last + 1, size, steps)
+    return int(np.cumsum(change).max())
 
 
 def peak_memory_bytes(graph: Graph, width: float) -> int:
     """Parameters and `peak_activation_bytes`, everything that follows the precision stored at `width` bytes."""
-    params = 0.0
-    for node in graph.nodes:
-        for tensor in node.inputs:
-            if tensor in graph.params:
-                spec = graph.tensors[tensor]
-                params += spec.numel * width if spec.dtype in _FOLLOWING else spec.bytes
+    kinds = _kind_costs(graph)
+    pairs = zip(kind_counts(graph), kinds, strict=True)
+    params = sum(n * (kind.param_elems * width + kind.param_bytes) for n, kind in pairs)
     return math.ceil(params) + peak_activation_bytes(graph, width)

@@ -51,6 +51,8 @@ def estimate(
     shapes: Mapping[str, int | tuple[int, ...]] | None = None,
     example_inputs: Any = None,
     cost_model: CostModel | None = None,
+    measured: bool = True,
+    store: str | os.PathLike[str] | None = None,
 ) -> Estimate:
     """Latency of a network on a platform.
 
@@ -58,15 +60,18 @@ def estimate(
     platform        a `Platform` or `device[:precision[:runtime]]`; the precision defaults to the graph's own
     batch           binds a symbolic batch axis (default 1) or rebinds a fixed one
     example_inputs  what a torch module is traced on, as for `load_graph`
-    cost_model      default: the released LeDG-Former bundle
+    cost_model      default: what the sample store has measured, else the released LeDG-Former bundle
+    measured        False predicts even what is measured
+    store           sample store to look into, default `samples.sqlite` of the user if there is one
 
-    Raises InputError, PlatformError or BundleError (see `costmodel.errors`).
+    Raises InputError, PlatformError, BundleError or DataError (see `costmodel.errors`).
     """
     graph = load_graph(graph_or_path, batch, shapes, example_inputs=example_inputs)
     if isinstance(platform, str):
         platform = parse_platform(platform, native_precision(graph))
     if cost_model is None:
         from costmodel import predictor
+        from costmodel.measured import with_measurements
 
-        cost_model = predictor.load()
+        cost_model = with_measurements(predictor.load, store) if measured else predictor.load()
     return cost_model.estimate(graph, platform)

@@ -15,6 +15,7 @@ import json
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,9 @@ class SentenceEncoder:
         self.config = self._read_config()
         self._table = self._open_table()
         self.width = int(self._table.shape[1])
-        self._known: dict[str, Vectors] = {}
+        self._place: dict[str, int] = {}
+        self._vectors = np.empty((256, self.width), np.float32)
+        self._learning = Lock()
         self.by_student: dict[str, None] = {}
 
     def __contains__(self, sentence: str) -> bool:
@@ -57,18 +60,27 @@ class SentenceEncoder:
 
     def encode(self, sentences: Sequence[str]) -> Vectors:
         """Embeddings float32 [n, width], in order. A sentence has one vector, whatever stands beside it."""
-        known = self._known
-        fresh = [s for s in dict.fromkeys(sentences) if s not in known]
-        unseen = [s for s in fresh if s not in self._rows]
-        for sentence in fresh:
-            if sentence in self._rows:
-                known[sentence] = self._table[self._rows[sentence]].astype(np.float32)
+        place = self._place
+        if not place.keys() >= set(sentences):
+            with self._learning:
+                self._learn([s for s in dict.fromkeys(sentences) if s not in place])
+        return self._vectors[[place[s] for s in sentences]] if sentences else np.zeros((0, self.width), np.float32)
+
+    def _learn(self, fresh: Sequence[str]) -> None:
+        """Puts sentences that were never asked for behind those that were."""
+        count = len(self._place)
+        if count + len(fresh) > len(self._vectors):
+            grown = np.empty((2 * (count + len(fresh)), self.width), np.float32)
+            grown[:count] = self._vectors[:count]
+            self._vectors = grown
+        seen = [s for s in fresh if s in self._rows]
+        unseen = self.unseen(fresh)
+        if seen:
+            self._vectors[count : count + len(seen)] = self._table[[self._rows[s] for s in seen]]
         if unseen:
-            known.update(zip(unseen, self._student(unseen), strict=True))
+            self._vectors[count + len(seen) : count + len(fresh)] = self._student(unseen)
             self.by_student.update(dict.fromkeys(unseen))
-        if not sentences:
-            return np.zeros((0, self.width), np.float32)
-        return np.stack([known[s] for s in sentences])
+        self._place.update(zip([*seen, *unseen], range(count, count + len(fresh)), strict=True))
 
     def unseen(self, sentences: Iterable[str]) -> list[str]:
         """The sentences that are not in the table, each once: the student would answer them."""

@@ -9,10 +9,11 @@ from typing import Protocol, overload
 
 import numpy as np
 
-from costmodel.analysis import Analysis, analyze, peak_memory_bytes, trip_count
+from costmodel.analysis import Analysis, NodeCost, analyze, peak_memory_bytes, trip_count
 from costmodel.canonical import canonical
 from costmodel.features import FUSING_RUNTIMES, GraphFeatures, extract, platform_rates, roofline_times
-from costmodel.ir import DType, Graph
+from costmodel.ir import DType, Graph, Node
+from costmodel.kinds import kind_counts, node_kinds
 from costmodel.platforms import Platform
 
 WINOGRAD_SAVING = 4.0
@@ -42,11 +43,11 @@ class Operators(Sequence[OperatorCost]):
     """
 
     def __init__(
-        self, labels: NodeLabels, groups: Sequence[int], node_ms: np.ndarray, times: np.ndarray, latency_ms: float
+        self, prepared: Prepared, groups: Sequence[int], node_ms: np.ndarray, times: np.ndarray, latency_ms: float
     ) -> None:
         """`node_ms` (n,) in proportion to the nodes' parts of `latency_ms`; `times` (n, 4) as in `roofline_times`."""
-        self._labels, self._groups, self._node_ms = labels, groups, node_ms
-        self._times, self._latency_ms = times, latency_ms
+        self._nodes, self._costs, self._groups = prepared.graph.nodes, prepared.analysis.nodes, groups
+        self._node_ms, self._times, self._latency_ms = node_ms, times, latency_ms
 
     @cached_property
     def _made(self) -> tuple[OperatorCost, ...]:
@@ -55,10 +56,12 @@ class Operators(Sequence[OperatorCost]):
         share = node_ms / latency if latency else np.zeros_like(node_ms)
         limit = [_LIMITS[k] for k in self._times[:, :3].argmax(1).tolist()] if len(node_ms) else []
         rows = zip(
-            self._labels.names, self._labels.ops, node_ms.tolist(), share.tolist(), self._labels.flops, limit,
-            self._groups, strict=True,
+            self._nodes, self._costs, node_ms.tolist(), share.tolist(), limit, self._groups, strict=True
         )  # fmt: skip
-        return tuple(OperatorCost(*row) for row in rows)
+        return tuple(
+            OperatorCost(node.name or node.op, node.op, latency_ms, part, cost.flops, bound, group)
+            for node, cost, latency_ms, part, bound, group in rows
+        )
 
     def __len__(self) -> int:
         return len(self._node_ms)
@@ -83,15 +86,6 @@ class Operators(Sequence[OperatorCost]):
 
 
 _LIMITS = ("compute", "memory", "launch")
-
-
-@dataclass(frozen=True)
-class NodeLabels:
-    """What a breakdown says of each node on any platform: name, operator, FLOPs."""
-
-    names: list[str]
-    ops: list[str]
-    flops: list[float]
 
 
 @dataclass(frozen=True)
@@ -142,38 +136,36 @@ class Prepared:
     _memory: dict[float, int] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
+    def _kinds(self) -> list[tuple[int, Node, NodeCost]]:
+        """How many nodes there are of each kind, with one of them."""
+        nodes, costs, first = self.graph.nodes, self.analysis.nodes, node_kinds(self.graph).first
+        return [(n, nodes[i], costs[i]) for n, i in zip(kind_counts(self.graph), first, strict=True)]
+
+    @cached_property
     def demand(self) -> tuple[float, float, float, list[tuple[int, float]]]:
         """FLOPs of matrix work (3×3 convolutions at Winograd's count) and of the rest, weight elements read, and
         elements with bytes each of the inputs and outputs."""
         graph = self.graph
         matrix = vector = weights = 0.0
-        for node, cost in zip(graph.nodes, self.analysis.nodes, strict=True):
+        for count, node, cost in self._kinds:
             if cost.kind == "matmul":
                 kernel, strides = node.attrs.get("kernel_shape"), node.attrs.get("strides")
                 winograd = node.op == "Conv" and kernel == (3, 3) and strides == (1, 1)
-                matrix += cost.flops / (WINOGRAD_SAVING if winograd else 1.0)
+                matrix += count * cost.flops / (WINOGRAD_SAVING if winograd else 1.0)
             else:
-                vector += cost.flops
-            weights += cost.param_read_elems
+                vector += count * cost.flops
+            weights += count * cost.param_read_elems
         ends = [graph.tensors[t] for t in {*graph.inputs, *graph.outputs} - graph.params]
         return matrix, vector, weights, [(spec.numel, spec.dtype.bytes) for spec in ends]
 
     @cached_property
-    def labels(self) -> NodeLabels:
-        """Names, operators and FLOPs of the nodes."""
-        nodes = self.graph.nodes
-        return NodeLabels(
-            [n.name or n.op for n in nodes], [n.op for n in nodes], [c.flops for c in self.analysis.nodes]
-        )
-
-    @cached_property
     def remarks(self) -> tuple[str, ...]:
         """What an estimate of this graph must tell on any platform."""
-        notes, pairs = [], zip(self.graph.nodes, self.analysis.nodes, strict=True)
-        unknown = sorted({node.op for node, cost in pairs if not cost.known})
+        notes = []
+        unknown = sorted({node.op for _, node, cost in self._kinds if not cost.known})
         if unknown:
             notes.append(f"arithmetic unknown, counted by memory traffic alone: {', '.join(unknown)}")
-        if any(trip_count(node) == 0 for node in self.graph.nodes):
+        if any(trip_count(node) == 0 for _, node, _ in self._kinds):
             notes.append("loops of unknown length are counted once")
         return tuple(notes)
 
@@ -249,7 +241,7 @@ def assemble(
     return Estimate(
         platform.device.name, platform.precision.value, platform.runtime_label, features.batch, latency,
         (min(lo, latency), hi), provenance, analysis.coverage, bound, analysis.flops, analysis.params, memory,
-        tuple(notes), Operators(prepared.labels, groups, node_ms, times, latency),
+        tuple(notes), Operators(prepared, groups, node_ms, times, latency),
     )  # fmt: skip
 
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel.analysis import Analysis, analyze, trip_count
+from costmodel.analysis import Analysis, NodeCost, analyze, trip_count
 from costmodel.fusion import fused_traffic, fusion_groups
-from costmodel.ir import Graph
+from costmodel.ir import Graph, Node
+from costmodel.kinds import Key, node_kinds, per_kind
 from costmodel.platforms import RUNTIMES, Platform, Precision
 from costmodel.prompts import node_sentences
 
@@ -70,25 +71,28 @@ def extract(graph: Graph, template: str = "default", analysis: Analysis | None =
     """Features of a graph at the batch it was lowered with (the leading axis of its first input)."""
     analysis = analysis or analyze(graph)
     groups = fusion_groups(graph)
-    cost = analysis.columns
-    kinds = np.array([c.kind for c in analysis.nodes], dtype=object)
-    trips = np.array([trip_count(node) or 1 for node in graph.nodes], np.float64)
-    launch = (kinds != "view") * trips
-    first = [next((t for t in node.inputs if t), node.outputs[0]) for node in graph.nodes]
-    outputs = [graph.tensors[node.outputs[0]] for node in graph.nodes]
-    table = np.stack(
-        [
-            cost["flops"], cost["read_elems"], cost["write_elems"],
-            *(moved * trips for moved in fused_traffic(graph, groups)), cost["index_bytes"], cost["parallel"],
-            cost["param_read_elems"], kinds == "matmul",
-            [node.op.startswith("Conv") for node in graph.nodes], launch, _leaders(np.asarray(groups), launch),
-            [_channels(graph.tensors[t].shape) for t in first], [_channels(o.shape) for o in outputs],
-            [o.dtype.is_quantized for o in outputs],
-        ],
-        1,
-    ).astype(np.float32)  # fmt: skip
+    rows = per_kind(graph, _known_rows, lambda index: _row(graph, graph.nodes[index], analysis.nodes[index]))
+    table = np.array(rows, np.float64).reshape(-1, len(COLUMNS) + 1)[np.array(node_kinds(graph).of, np.int64)]
+    table, trips = table[:, :-1], table[:, -1]
+    for column, moved in zip(("fused_read", "fused_write"), fused_traffic(graph, groups), strict=True):
+        table[:, _AT[column]] = moved * trips
+    table[:, _AT["fused_launch"]] = _leaders(np.asarray(groups, np.int64), table[:, _AT["launch"]])
     src, seg = relation_edges(graph.edges, len(graph))
-    return GraphFeatures(node_sentences(graph, template), table, groups, src, seg, batch_of(graph))
+    return GraphFeatures(node_sentences(graph, template), table.astype(np.float32), groups, src, seg, batch_of(graph))
+
+
+_known_rows: dict[Key, tuple[float, ...]] = {}
+
+
+def _row(graph: Graph, node: Node, cost: NodeCost) -> tuple[float, ...]:
+    """COLUMNS of a node, zero where its group decides, and how often it runs."""
+    first, output = next((t for t in node.inputs if t), node.outputs[0]), graph.tensors[node.outputs[0]]
+    trips = trip_count(node) or 1
+    return (
+        cost.flops, cost.read_elems, cost.write_elems, 0, 0, cost.index_bytes, cost.parallel, cost.param_read_elems,
+        cost.kind == "matmul", node.op.startswith("Conv"), trips if cost.kind != "view" else 0, 0,
+        _channels(graph.tensors[first].shape), _channels(output.shape), output.dtype.is_quantized, trips,
+    )  # fmt: skip
 
 
 def batch_of(graph: Graph) -> int:

@@ -24,6 +24,7 @@ from costmodel.features import (
     roofline_times,
     statistics,
 )
+from costmodel.finetune import overlay as overlays
 from costmodel.ir import Graph
 from costmodel.platforms import Platform, parse_runtime
 from costmodel.prompts import platform_sentence
@@ -53,14 +54,16 @@ class Encoded:
 
 @dataclass(frozen=True)
 class _Seen:
-    """A platform as the network reads it: sentence embedding (t,), numeric channel (f,), rates (7,); and where its
-    estimates come from, in words, with the interval's half-width in ln."""
+    """A platform as the network reads it: sentence embedding (t,), numeric channel (f,), rates (7,); where its
+    estimates come from, in words, with the interval's half-width in ln; what fine-tuning learned of it, and remarks."""
 
     platform: Platform
     text: np.ndarray
     channel: np.ndarray
     rates: np.ndarray
     standing: tuple[str, float]
+    overlay: overlays.Overlay | None
+    remarks: tuple[str, ...]
 
 
 class LeDGFormerModel:
@@ -70,14 +73,17 @@ class LeDGFormerModel:
     latencies alone.
     """
 
-    def __init__(self, bundle: str | Path | Bundle = RELEASED) -> None:
+    def __init__(self, bundle: str | Path | Bundle = RELEASED, overlaid: bool = True) -> None:
+        """`overlaid`: platforms that the user has fine-tuned answer with their overlays (`costmodel.finetune`)."""
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
         model = self.bundle.config["model"]
         self.window: int = model["window"]
         self.node_template: str = model["node_template"]
         self.platform_template: str = model["platform_template"]
         self.language = SentenceEncoder(self.bundle.folder / "language")
+        self.overlaid = overlaid
         self._platforms: dict[str, _Seen] = {}
+        self._overlay_changes = overlays.changes
 
     @cached_property
     def _trained(self) -> frozenset[str]:
@@ -116,7 +122,7 @@ class LeDGFormerModel:
         return found
 
     def _encode(self, pack: Sequence[Prepared]) -> list[Encoded]:
-        """One run of the encoder; graphs stand one after the other, and attention never crosses from one to the next."""
+        """One run of the encoder: graphs stand one after the other, and attention stays inside each."""
         counts = [len(p.features) for p in pack]
         stats = np.stack([statistics(p.features.columns, p.features.batch) for p in pack])
         unseen = [tuple(s for s in dict.fromkeys(p.features.sentences) if s not in self._trained) for p in pack]
@@ -125,9 +131,8 @@ class LeDGFormerModel:
             return [Encoded(p, empty, empty, stats[i : i + 1], ()) for i, p in enumerate(pack)]
         padded = -(-used // self.window) * self.window if self.window else used
         first = [0, *np.cumsum(counts).tolist()]
-        edges = [
-            placed_edges(p.features.src, p.features.seg, n, at, padded) for p, n, at in zip(pack, counts, first) if n
-        ]
+        placed = zip((p.features for p in pack), counts, first, strict=False)
+        edges = [placed_edges(f.src, f.seg, n, at, padded) for f, n, at in placed if n]
         src, seg = (np.concatenate(parts) for parts in zip(*edges, padding_edges(used, padded), strict=True))
         if len(edges) > 1:
             order = np.argsort(seg, kind="stable")
@@ -158,16 +163,16 @@ class LeDGFormerModel:
             tail = f" and {more} more" if more > 0 else ""
             notes.append(f"not in the training data: {', '.join(encoded.unseen_sentences[:4])}{tail}")
         answers = []
-        for seen, log_latency, share, times in self._head_runs([encoded], platforms):
+        for seen, log_latency, share, times in self._overlaid_runs([encoded], platforms):
             for i, one in enumerate(seen):
                 latency = float(np.exp(log_latency[i, 0]))
                 total = float(share[i].sum(dtype=np.float64))
-                node_ms = (
-                    share[i] * (latency / total) if total > 0 else np.full(share.shape[1], latency / share.shape[1])
-                )
+                parts = share[i] if total > 0 else np.ones_like(share[i])
+                node_ms = parts * (latency / (total or len(parts)))
                 provenance, half = one.standing
                 interval = (latency * float(np.exp(-half)), latency * float(np.exp(half)))
-                answers.append(assemble(prepared, one.platform, node_ms, times[i], interval, provenance, notes))
+                remarks = [*notes, *one.remarks]
+                answers.append(assemble(prepared, one.platform, node_ms, times[i], interval, provenance, remarks))
         return answers
 
     def latencies(self, encoded: Sequence[Encoded], platforms: Sequence[Platform]) -> np.ndarray:
@@ -177,11 +182,32 @@ class LeDGFormerModel:
         counts = [len(e.prepared.features) for e in encoded]
         for pack in _packs(counts, PACK_NODES):
             rows, at = [i for i in pack if counts[i]], 0
-            for seen, log_latency, _, _ in self._head_runs([encoded[i] for i in rows], platforms) if rows else ():
+            for seen, log_latency, _, _ in self._overlaid_runs([encoded[i] for i in rows], platforms) if rows else ():
                 block = np.ix_(rows, range(at, at + len(seen)))
                 found[block] = np.maximum(np.exp(log_latency.T.astype(np.float64)), found[block])
                 at += len(seen)
         return found
+
+    def unadapted(self, encoded: Sequence[Encoded], platform: Platform) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The network's own answer for graphs with nodes: ln of ms (graphs,), of all their nodes the parts in ms (n,)
+        and the ln of roofline times (n, 4)."""
+        ((_, log_latency, share, times),) = self._head_runs(encoded, [platform])
+        return log_latency[0], share[0], times[0]
+
+    def reading_of(self, platform: Platform) -> tuple[np.ndarray, np.ndarray]:
+        """How the network reads a platform: sentence embedding (t,) and numeric channel (f,)."""
+        seen = self._platform(platform)
+        return seen.text, seen.channel
+
+    def _overlaid_runs(
+        self, encoded: Sequence[Encoded], platforms: Sequence[Platform]
+    ) -> Iterator[tuple[list[_Seen], np.ndarray, np.ndarray, np.ndarray]]:
+        """`_head_runs` with the overlays of fine-tuned platforms."""
+        for seen, log_latency, share, times in self._head_runs(encoded, platforms):
+            for i, one in enumerate(seen):
+                if one.overlay is not None:
+                    log_latency[i], share[i] = one.overlay.apply(encoded, log_latency[i], share[i], times[i])
+            yield seen, log_latency, share, times
 
     def _head_runs(
         self, encoded: Sequence[Encoded], platforms: Sequence[Platform]
@@ -189,9 +215,8 @@ class LeDGFormerModel:
         """Graphs with nodes on some platforms at a time: the platforms (P), ln of milliseconds (P, graphs), and of all
         graphs' nodes the parts in ms (P, nodes) and the roofline times (P, nodes, 4)."""
         graphs = len(encoded)
-        nodes, vectors, stats = (
-            np.concatenate(parts) for parts in zip(*((e.nodes, e.graph, e.stats) for e in encoded))
-        )
+        parts = zip(*((e.nodes, e.graph, e.stats) for e in encoded), strict=True)
+        nodes, vectors, stats = map(np.concatenate, parts)
         columns = np.concatenate([e.prepared.features.columns for e in encoded])
         owner = np.repeat(np.arange(graphs), [len(e.nodes) for e in encoded])
         step = max(HEAD_ROWS // len(nodes), 1)
@@ -201,12 +226,12 @@ class LeDGFormerModel:
             times = roofline_times(columns, np.stack([s.rates for s in seen])[:, None])
             feed = {
                 "nodes": nodes,
-                "graph": np.tile(vectors, (count, 1)),
-                "stats": np.tile(stats, (count, 1)),
+                "graph": np.concatenate([vectors] * count),
+                "stats": np.concatenate([stats] * count),
                 "text": np.repeat([s.text for s in seen], graphs, 0),
                 "numeric": np.repeat([s.channel for s in seen], graphs, 0),
                 "times": times.reshape(-1, times.shape[-1]),
-                "node": np.tile(np.arange(len(nodes)), count),
+                "node": np.concatenate([np.arange(len(nodes))] * count),
                 "pair": (np.arange(count)[:, None] * graphs + owner).ravel(),
             }
             log_latency, share = _run(self._head, feed)
@@ -215,16 +240,23 @@ class LeDGFormerModel:
     def _platform(self, platform: Platform) -> _Seen:
         """A platform as the network reads it: what tells devices apart is hidden for devices that training hardly had,
         where validation says so, and the name of runtimes that it hardly had."""
+        if self._overlay_changes != overlays.changes:
+            self._platforms.clear()
+            self._overlay_changes = overlays.changes
         found = self._platforms.get(platform.name)
         if found is None or (found.platform is not platform and found.platform != platform):
-            text = self.language.encode([platform_sentence(platform, self.platform_template)])
-            channel = platform_channel(platform)[None]
+            overlay, remark = overlays.find(platform, self.bundle) if self.overlaid else (None, "")
+            read_as = overlay.as_measured(platform) if overlay else platform
+            text = self.language.encode([platform_sentence(read_as, self.platform_template)])
+            channel = platform_channel(read_as)[None]
             if self.bundle.calibration["unseen_devices"] == "generic" and self._rows(platform.device.name) < ENOUGH:
                 text, channel = generic(text, channel)
             named = self.bundle.config["training"].get("named_runtimes")
             if named is not None and platform.runtime not in named:
                 text, channel = hide_runtime(text, channel)
-            found = _Seen(platform, text[0], channel[0], platform_rates(platform), self._standing(platform))
+            standing = overlay.standing if overlay else self._standing(platform)
+            remarks = (remark,) if remark else ()
+            found = _Seen(platform, text[0], channel[0], platform_rates(read_as), standing, overlay, remarks)
             self._platforms[platform.name] = found
         return found
 

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 from costmodel.errors import InputError
 from costmodel.ir import AttrValue, DType, Graph, Node, TensorSpec
+from costmodel.kinds import Key, per_node
+from costmodel.loopwords import LOOP_NODES, loop_node_sentence
 from costmodel.opwords import MIX, PARAMETRIC, axis_kind, operator_class, operator_words, perm_kind
 
 if TYPE_CHECKING:
@@ -28,8 +30,7 @@ TEMPLATE_VERSION = 1
 
 TEMPLATES = ("paper", "default")
 
-_CACHE_LIMIT = 200_000
-_caches: dict[str, dict[tuple[object, ...], str]] = {name: {} for name in TEMPLATES}
+_known: dict[str, dict[Key, str]] = {name: {} for name in TEMPLATES}
 
 # Constant operands of these are settings (scales, sizes, indices), not something learned.
 _SETTINGS_ONLY = frozenset(
@@ -76,36 +77,8 @@ def node_sentences(graph: Graph, template: str = "default") -> list[str]:
 
     Raises InputError for an unknown template.
     """
-    cache, write = _caches[_check(template)], _WRITERS[template]
-    tensors, params = graph.tensors, graph.params
-    if len(cache) > _CACHE_LIMIT:
-        cache.clear()
-    sentences = []
-    for node in graph.nodes:
-        key: list[object] = [node.op]
-        for name in node.inputs:
-            if name:
-                spec = tensors[name]
-                key += (spec.shape, id(spec.dtype), name in params)
-            else:
-                key.append(None)
-        key.append(0)
-        for name in node.outputs:
-            if name:
-                spec = tensors[name]
-                key += (spec.shape, id(spec.dtype))
-        attrs = node.attrs
-        if attrs:
-            key += attrs
-            key += attrs.values()
-        try:
-            sentence = cache.get(fixed := tuple(key))
-        except TypeError:  # a list among the attributes
-            sentence = cache.get(fixed := (*key[: -len(attrs)], repr(list(attrs.values()))))
-        if sentence is None:
-            sentence = cache[fixed] = write(_view(graph, node))
-        sentences.append(sentence)
-    return sentences
+    write = _WRITERS[_check(template)]
+    return per_node(graph, _known[template], lambda index: write(_view(graph, graph.nodes[index])))
 
 
 def node_sentence(graph: Graph, index: int, template: str = "default") -> str:
@@ -205,6 +178,8 @@ def _view(graph: Graph, node: Node) -> NodeView:
 
 
 def _default(view: NodeView) -> str:
+    if view.op in LOOP_NODES:
+        return loop_node_sentence(view.op, view.attrs)
     node_class = view.node_class
     own_class = operator_class(view.op)
     words = [node_class, _operator(view), *_dtype_words(view, own_class)]
@@ -337,6 +312,8 @@ def _meeting(spec: TensorSpec, constant: bool, result: TensorSpec) -> str:
 
 def _paper(view: NodeView) -> str:
     """Class, operator, then bare numbers: kernel, stride, groups, input and output channels, output size."""
+    if view.op in LOOP_NODES:
+        return loop_node_sentence(view.op, view.attrs)
     attrs, numbers = view.attrs, []
     kernel = _numbers(attrs.get("kernel_shape"))
     if kernel:

@@ -16,7 +16,7 @@ def names(words: str) -> list[str]:
 VIEWS = frozenset(
     names(
         "Reshape Flatten Squeeze Unsqueeze Identity Dropout Shape Size Constant Optional OptionalGetElement"
-        " OptionalHasElement SequenceConstruct SequenceAt SequenceLength SequenceEmpty If"
+        " OptionalHasElement SequenceConstruct SequenceAt SequenceLength SequenceEmpty If tir.Loop"
     )
 )
 

@@ -20,6 +20,7 @@ def open_session(model: bytes | str, name: str) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
+    options.enable_mem_pattern = False  # patterns are kept per shape, and graphs differ in shape: a third of the peak
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises plain Exceptions

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-COMPOSERS = ("costmodel/cli/", "costmodel/api.py")
-HEAVY = {"torch", "transformers", "tvm", "pandas", "pyarrow", "onnxruntime", "tokenizers", "lark", "onnx"}
+COMPOSERS = ("costmodel/cli/", "costmodel/api.py", "costmodel/integrations/")
+HEAVY = {"torch", "transformers", "tvm", "pandas", "pyarrow", "onnxruntime", "tokenizers", "lark", "networkx", "onnx"}
 
 
 def modules(package: str) -> list[Path]:
@@ -39,6 +39,20 @@ def test_the_core_knows_no_frontend(path: Path) -> None:
 def test_frontends_know_only_the_ir(path: Path) -> None:
     core = {m for m in imports(path) if m.startswith("costmodel")}
     assert core <= {"costmodel.ir", "costmodel.errors", "costmodel.canonical"}
+
+
+@pytest.mark.parametrize("path", modules("costmodel/samples"), ids=lambda p: str(p.relative_to(ROOT)))
+def test_samples_know_no_cost_model(path: Path) -> None:
+    core = {m for m in imports(path) if m.startswith("costmodel")}
+    own = {m for m in core if m.startswith(("costmodel.samples", "costmodel.corpora.nnlqp"))}
+    plain = {f"costmodel.{m}" for m in ("ir", "errors", "platforms", "graph_json", "onnx_writer", "corpora")}
+    assert core - own <= {"costmodel", *plain}
+
+
+@pytest.mark.parametrize("path", modules("profiler"), ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_profiler_knows_platforms_and_samples_only(path: Path) -> None:
+    core = {".".join(m.split(".")[:2]) for m in imports(path) if m.split(".")[0] in ("costmodel", "frontends")}
+    assert core <= {"costmodel", *(f"costmodel.{part}" for part in ("ir", "errors", "platforms", "samples", "devices"))}
 
 
 @pytest.mark.parametrize("package", ["costmodel", "frontends", "profiler", "tools"])

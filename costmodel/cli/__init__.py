@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -13,10 +14,19 @@ from costmodel.errors import LedgCostError
 
 _COMMANDS = {
     "estimate": "Latency of models on devices you need not have.",
+    "compare": "One model on several devices, precisions and batches; the cheapest within a latency budget.",
+    "rank": "Thousands of models by latency, from files, folders and search spaces.",
     "inspect": "What a model file lowers to: operators, costs, coverage.",
     "devices": "List, show or add device spec sheets.",
+    "partition": "Where to cut a network between devices, and whether it pays.",
+    "tune": "Tune an ONNX network for this CPU with TVM, and time it before and after.",
+    "profile": "Measure models on this machine into the sample store.",
+    "finetune": "Adapt estimates for a device to its samples.",
+    "validate": "Predicted against measured: on this machine, or on samples.",
+    "samples": "Import, export, query and count the measurements kept here.",
     "evaluate": "Accuracy tables from the corpora.",
     "train": "Train a cost model on the corpora and write a bundle.",
+    "doctor": "Check this installation.",
 }
 
 
@@ -45,7 +55,7 @@ def cli() -> None:
 def main() -> None:
     """Entry point: expected errors become one line on stderr and exit status 2."""
     try:
-        cli.main(standalone_mode=False)
+        cli.main(standalone_mode=False, terminal_width=_help_columns())
     except LedgCostError as error:
         sys.exit(_complain(str(error)))
     except click.exceptions.NoArgsIsHelpError as error:
@@ -63,6 +73,17 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    finally:
+        gc.freeze()  # the interpreter's last collections, a sixth of `--help`, then have nothing to look through
+
+
+def _help_columns() -> int:
+    """Columns of help as click counts them; its own way to ask, shutil, imports every archive format."""
+    try:
+        columns = int(os.environ.get("COLUMNS") or os.get_terminal_size(sys.stdout.fileno()).columns)
+    except (AttributeError, OSError, ValueError):
+        columns = 80
+    return max(min(columns, 80) - 2, 50)
 
 
 def _complain(message: str) -> int:

@@ -10,8 +10,10 @@ from typing import Any
 import click
 
 from costmodel.api import load_graph
+from costmodel.breakdown import by_group
 from costmodel.cli.options import batches, model_options, shapes, source, with_options, words
-from costmodel.estimates import CostModel, Estimate, OperatorCost, Roofline, native_precision
+from costmodel.errors import DataError
+from costmodel.estimates import CostModel, Estimate, Roofline, native_precision
 from costmodel.ir import Graph
 from costmodel.platforms import Platform, resolve
 from costmodel.tables import amount, ms, table
@@ -63,24 +65,31 @@ MOST_ROWS = 10
     help="Also print the costliest operators, the memory, or where the answer comes from.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (schema 1).")
+@click.option(
+    "--html", type=click.Path(dir_okay=False), metavar="FILE", help="Also write a report that needs no other file."
+)
 @click.option("--bundle", type=click.Path(), help="Another trained bundle.")
+@click.option("--store", type=click.Path(), metavar="FILE", help="Sample store to look into before predicting.")
+@click.option("--no-measured", is_flag=True, help="Predict even what is measured in the sample store.")
 @click.option("--cost-model", type=click.Choice(["ledg-former", "roofline"]), default="ledg-former", show_default=True)
 def command(
     models: tuple[str, ...], targets: tuple[str, ...], precisions: tuple[str, ...], runtimes: tuple[str, ...],
     batch: tuple[str, ...], shape: tuple[str, ...], strict: bool, detail: str | None, as_json: bool,
-    bundle: str | None, cost_model: str,
+    html: str | None, bundle: str | None, store: str | None, no_measured: bool, cost_model: str,
 ) -> None:  # fmt: skip
     """Latency of MODELs ('-' is standard input), one line for every target, precision, runtime and batch."""
     axes: Axes = (words(targets), [*words(precisions)] or [None], [*words(runtimes)] or [None])
     sizes, bound = batches(batch), shapes(shape)
     for target in axes[0]:  # a wrong name is told before any model is read
         resolve(target, axes[1][0] or _first_precision(target), axes[2][0])
-    predictor = _cost_model(cost_model, bundle)
+    predictor = _cost_model(cost_model, bundle, store, not no_measured)
     found: list[tuple[str, Estimate]] = []
     for model in models:
         content = source(model)
         graphs = [load_graph(content, size, bound, strict) for size in sizes]
         found += _estimates(model, graphs, axes, predictor)
+    if html:
+        _write_html(html, found)
     if as_json:
         click.echo(json.dumps({"schema": SCHEMA, "estimates": [as_record(m, e) for m, e in found]}, indent=1))
         return
@@ -93,12 +102,16 @@ def _first_precision(target: str) -> str:
     return supported_precisions(load_device(target))[0].value
 
 
-def _cost_model(name: str, bundle: str | None) -> CostModel:
+def _cost_model(name: str, bundle: str | None, store: str | None, measured: bool) -> CostModel:
     if name == "roofline":
         return Roofline()
     from costmodel import predictor
+    from costmodel.measured import with_measurements
 
-    return predictor.load(bundle) if bundle else predictor.load()
+    def load() -> CostModel:
+        return predictor.load(bundle) if bundle else predictor.load()
+
+    return with_measurements(load, store) if measured else load()
 
 
 def _estimates(model: str, graphs: Sequence[Graph], axes: Axes, predictor: CostModel) -> Iterator[tuple[str, Estimate]]:
@@ -131,6 +144,15 @@ def as_record(model: str, e: Estimate) -> dict[str, Any]:
             for o in e.operators
         ],
     }  # fmt: skip
+
+
+def _write_html(path: str, found: Sequence[tuple[str, Estimate]]) -> None:
+    from costmodel.report_html import render
+
+    try:
+        Path(path).write_text(render(found), encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"cannot write {path} ({error.strerror}); choose another --html") from error
 
 
 def _report(found: Sequence[tuple[str, Estimate]], detail: str | None) -> list[str]:
@@ -171,27 +193,13 @@ def _report(found: Sequence[tuple[str, Estimate]], detail: str | None) -> list[s
 
 
 def _operators(e: Estimate) -> list[str]:
-    groups: dict[int, list[OperatorCost]] = {}
-    for operator in e.operators:
-        groups.setdefault(operator.group, []).append(operator)
-    ordered = sorted(groups.values(), key=lambda group: -sum(o.latency_ms for o in group))
-    rows = []
-    for group in ordered[:MOST_ROWS]:
-        main = max(group, key=lambda o: o.flops)
-        kinds = " + ".join(o.op for o in group[:4]) + (f" + {len(group) - 4} more" if len(group) > 4 else "")
-        latency, share = sum(o.latency_ms for o in group), sum(o.share for o in group)
-        rows.append(
-            [
-                main.name[-40:],
-                kinds,
-                ms(latency),
-                f"{share:.1%}",
-                f"{amount(sum(o.flops for o in group))}FLOP",
-                main.limit,
-            ]
-        )
-    rest = ordered[MOST_ROWS:]
-    tail = [f"… {len(rest)} more with {sum(o.share for group in rest for o in group):.1%}"] if rest else []
+    parts = by_group(e)
+    rows = [
+        [p.name[-40:], p.words(4), ms(p.latency_ms), f"{p.share:.1%}", f"{amount(p.flops)}FLOP", p.limit]
+        for p in parts[:MOST_ROWS]
+    ]
+    rest = parts[MOST_ROWS:]
+    tail = [f"… {len(rest)} more with {sum(p.share for p in rest):.1%}"] if rest else []
     return [*table(["operator", "kind", "latency", "share", "work", "limit"], rows), *tail]
 
 

@@ -217,3 +217,18 @@ def test_estimate_and_help_import_nothing_heavy(resnet50: str) -> None:
             [sys.executable, "-c", code.replace("{}", repr(args))], capture_output=True, text=True, check=True
         )
         assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_html_holds_what_is_printed(ledg: Run, resnet50: str, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    args = ("estimate", resnet50, "-t", "t4,a100", "-p", "fp16")
+    status, out, err = ledg(*args, "--html", page)
+    assert (status, err) == (0, "")
+    assert out == ledg(*args)[1]
+    text = page.read_text()
+    assert text.count("<details") == 2
+    for name in ("light_resnet50", "t4", "a100-sxm"):
+        assert name in text
+    status, out, err = ledg(*args, "--html", tmp_path / "none" / "report.html")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "--html" in err
