@@ -118,7 +118,7 @@ def _again(record: Any, target: Any, how: tuple[Any, Any]) -> float | None:
         (built,) = how[0].build([ms.builder.BuilderInput(schedule.mod, target)])
         if built.error_msg:
             return None
-        (future,) = how[1].run([ms.runner.RunnerInput(built.artifact_path, "llvm", arguments)])
+        (future,) = how[1].run([ms.runner.RunnerInput(built.artifact_path, "cpu", arguments)])
         seconds += [float(s) for s in future.result().run_secs or ()]
     return float(np.median(seconds)) * 1e3 if seconds else None
 

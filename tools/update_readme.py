@@ -24,10 +24,11 @@ def accuracy() -> str:
     """The result table of the split."""
     record = table("split")
     seeds = record["seeds"]
+    configs = " and ".join(f"*{name}*" for name in record["configs"])
     intro = (
         "`ledg-cost evaluate split --data DIR`: MAPE % (± standard deviation over seeds) / Acc(10 %) / Spearman on\n"
         "test graphs that training never saw, split by fingerprint; epochs chosen on validation graphs and devices.\n"
-        f"*default* and *paper* over {seeds} seed{'s' if seeds > 1 else ''}; *line* is FLOPs and bytes fitted to each\n"
+        f"{configs} over {seeds} seed{'s' if seeds > 1 else ''}; *line* is FLOPs and bytes fitted to each\n"
         "platform's own training rows (for unseen devices to the source's other devices, in units of the spec sheet);\n"
         "*roofline* has no fit.\n"
     )
@@ -132,6 +133,8 @@ def speed() -> str:
         f"| resident memory | {f['resident_mb']} MB |",
         *(f"| {int(n):,} nodes | {g['seconds']:.2f} s, {g['peak_mb']:,} MB |" for n, g in f["nodes"].items()),
         "",
+        *training(),
+        "",
         "What other tools do, in the same run:",
         "",
         "| tool | does | takes |",
@@ -144,6 +147,19 @@ def speed() -> str:
         ),
     ]
     return "\n".join(lines) + "\n"
+
+
+def training() -> list[str]:
+    """Training speed and what makes it."""
+    f = table("bench_training")
+    rates = dict(f["graphs_per_second"])
+    whole = rates.pop("as trained")
+    lines = [
+        f"Training (`tools/bench_training.py`, {f['threads']} cores): {whole:,.0f} graphs/s, a released bundle from the"
+        f" corpora in about {f['hours_of_a_released_bundle']:.1f} h",
+        "of steps. Without one of its parts: " + "; ".join(f"{k} {v:,.0f} graphs/s" for k, v in rates.items()) + ".",
+    ]
+    return lines
 
 
 def main() -> None:

@@ -99,12 +99,12 @@ class OnlineRanker:
 
 
 def pretrained(seed: int = 0) -> OnlineRanker:
-    """The released network, trained on measured schedules (`tools/tuning_pretrain.py`).
+    """The released network, trained on measured schedules (`tools/tuning_offline.py`).
 
     Raises BundleError if it is not installed.
     """
     if not PRETRAINED.is_file():
-        raise BundleError(f"{PRETRAINED} is missing; reinstall ledg-cost or run tools/tuning_pretrain.py")
+        raise BundleError(f"{PRETRAINED} is missing; reinstall ledg-cost or run tools/tuning_offline.py pretrain")
     ranker, _ = Ranker.load(PRETRAINED)
     return OnlineRanker(ranker, seed=seed)
 
