@@ -154,12 +154,11 @@ def training() -> list[str]:
     f = table("bench_training")
     rates = dict(f["graphs_per_second"])
     whole = rates.pop("as trained")
-    lines = [
+    return [
         f"Training (`tools/bench_training.py`, {f['threads']} cores): {whole:,.0f} graphs/s, a released bundle from the"
         f" corpora in about {f['hours_of_a_released_bundle']:.1f} h",
         "of steps. Without one of its parts: " + "; ".join(f"{k} {v:,.0f} graphs/s" for k, v in rates.items()) + ".",
     ]
-    return lines
 
 
 def main() -> None:

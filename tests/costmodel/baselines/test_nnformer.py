@@ -80,7 +80,7 @@ def test_it_learns_and_repeats(corpus: Corpus) -> None:
     p = fit_network(corpus, train, rows[:40], 0, QUICK)(rows)
     y = corpus.row_ms[rows]
     constant = np.full(len(y), np.exp(np.log(corpus.row_ms[train]).mean()))
-    assert mape(y, p) < 25 < mape(y, constant)
+    assert mape(y, p) < mape(y, constant) / 2
     short = Recipe(QUICK.network, steps=5, nodes=200)
     np.testing.assert_array_equal(
         fit_network(corpus, train, rows, 1, short)(rows), fit_network(corpus, train, rows, 1, short)(rows)
