@@ -4,7 +4,8 @@ Frontends end with `canonical`, and whatever reads a graph for an estimate start
 exporters without any difference in the work is rewritten:
 
 - a change of shape without data movement is a Reshape (for Flatten, Squeeze, Unsqueeze);
-- the mean or maximum over all spatial axes of an image, kept, is a GlobalAveragePool or GlobalMaxPool;
+- the mean or maximum over all spatial axes of an image, kept, is a GlobalAveragePool or GlobalMaxPool, also where it is
+  written as a reduction or as a pool with one window;
 - pools say with `pads` alone which windows they have (for ceil_mode; what padding counts as costs nothing);
 - nodes stand depth first from the outputs, operands in order, so that a stable topological order needs no names.
 """
@@ -17,7 +18,7 @@ from costmodel.ir import AttrValue, Graph, Node
 
 _RESHAPES = frozenset(("Flatten", "Squeeze", "Unsqueeze"))
 _GLOBAL_POOLS = {"ReduceMean": "GlobalAveragePool", "ReduceMax": "GlobalMaxPool"}
-_POOLS = frozenset(("AveragePool", "MaxPool"))
+_POOLS = {"AveragePool": "GlobalAveragePool", "MaxPool": "GlobalMaxPool"}
 
 
 def canonical(graph: Graph) -> Graph:
@@ -58,12 +59,24 @@ def _spelled(graph: Graph, node: Node) -> Node:
         rank = len(graph.tensors[node.inputs[0]].shape)
         if rank > 3 and node.attrs.get("axes") == tuple(range(2, rank)):
             return replace(node, op=_GLOBAL_POOLS[node.op], attrs={}, inputs=node.inputs[:1])
+    if node.op in _POOLS and len(node.outputs) == 1 and _one_window(graph, node):
+        return replace(node, op=_POOLS[node.op], attrs={})
     if node.op in _POOLS and _ROUNDING & node.attrs.keys():
         return replace(node, attrs=_windows(graph, node))
     return node
 
 
 _ROUNDING = frozenset(("ceil_mode", "count_include_pad"))
+
+
+def _one_window(graph: Graph, node: Node) -> bool:
+    """Whether a pool's only window is the whole image."""
+    size = graph.tensors[node.inputs[0]].shape[2:]
+    return (
+        node.attrs.get("kernel_shape") == size
+        and not any(_ints(node.attrs.get("pads"), 2 * len(size), 0))
+        and all(d == 1 for d in graph.tensors[node.outputs[0]].shape[2:])
+    )
 
 
 def _windows(graph: Graph, node: Node) -> dict[str, AttrValue]:

@@ -71,6 +71,17 @@ def test_pools_state_rounding_as_padding() -> None:
     assert up.fingerprint == pool(pads=(0, 0, 1, 1), ceil_mode=0).fingerprint
 
 
+def test_a_pool_with_one_window_is_global() -> None:
+    def pool(op: str, side: int, out: int) -> str:
+        b = GraphBuilder()
+        attrs = {"kernel_shape": (side, side), "strides": (1, 1), "dilations": (1, 1), "pads": (0, 0, 0, 0)}
+        return canonical(b.build([b.node(op, [b.input(IMAGE)], (1, 4, out, out), **attrs)])).nodes[0].op
+
+    assert pool("AveragePool", 9, 1) == "GlobalAveragePool"
+    assert pool("MaxPool", 9, 1) == "GlobalMaxPool"
+    assert pool("AveragePool", 8, 2) == "AveragePool"
+
+
 @given(st.randoms(use_true_random=False))
 def test_any_topological_order_gives_the_same_graph(random) -> None:  # type: ignore[no-untyped-def]
     b = GraphBuilder()

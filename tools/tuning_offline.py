@@ -81,7 +81,8 @@ def features(args: argparse.Namespace) -> None:
         clock.append(time.process_time())
         classic = [x.numpy() for x in extractor.extract_from(context, candidates)]
         clock.append(time.process_time())
-        per = dict(zip(("lower", "read", "per_store"), np.diff(clock) * 1e3 / len(rows), strict=True))
+        spent = (np.diff(clock) * 1e3 / len(rows)).tolist()  # ms per candidate
+        per = dict(zip(("lower", "read", "per_store"), spent, strict=True))
         timing[workload.name] = {"nodes": float(np.mean([len(g) for g in found])), **per}
         print(workload.name, len(rows), {k: round(v, 3) for k, v in timing[workload.name].items()}, file=sys.stderr)
         seconds = [label(row["seconds"]) for row in rows]
@@ -129,7 +130,7 @@ def trained(tasks: dict[str, Task], steps: int, seed: int = 0, report: bool = Fa
         if right > best[0]:
             best, kept = (right, count), ranker
     kept.summary = {
-        "trained": True, "steps": best[1], "validation_pairs": round(best[0], 4), "workloads": len(train),
+        "trained": True, "steps": best[1], "validation_pairs": round(best[0], 4) if valid else None, "workloads": len(train),
         "schedules": sum(len(t.graphs) for t in train),
     }  # fmt: skip
     return kept
