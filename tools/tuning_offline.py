@@ -130,8 +130,8 @@ def trained(tasks: dict[str, Task], steps: int, seed: int = 0, report: bool = Fa
         if right > best[0]:
             best, kept = (right, count), ranker
     kept.summary = {
-        "trained": True, "steps": best[1], "validation_pairs": round(best[0], 4) if valid else None, "workloads": len(train),
-        "schedules": sum(len(t.graphs) for t in train),
+        "trained": True, "steps": best[1], "validation_pairs": round(best[0], 4) if valid else None,
+        "workloads": len(train), "schedules": sum(len(t.graphs) for t in train),
     }  # fmt: skip
     return kept
 
