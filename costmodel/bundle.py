@@ -6,6 +6,7 @@ head.onnx          vectors + platforms → latency and node shares
 model.safetensors  the same weights for training and fine-tuning
 language/          sentence table and student encoder
 calibration.json   half-widths of the interval
+familiar.npz       vectors of training networks, to tell what is unlike them
 card.md            what it was trained on and how it did
 """
 
@@ -50,7 +51,7 @@ class Bundle:
         """Half-widths of ln(latency) by what is known of a platform, and how unseen devices are read."""
         value = self._json("calibration.json")
         missing = {"half_width", "unseen_devices"} - set(value)
-        if missing or not {"known_platform", "new_platform"} <= set(value["half_width"]):
+        if missing or not {"known_platform", "new_family", "new_platform"} <= set(value["half_width"]):
             raise CorruptBundleError(f"bundle {self.folder}: calibration.json lacks widths or reading; retrain it")
         return value
 

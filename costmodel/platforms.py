@@ -115,18 +115,20 @@ RUNTIMES = (
 
 DISPATCH_OVERHEAD_US: Mapping[str, float] = MappingProxyType(
     {
-        "tensorrt": 0.5,
-        "paddle-trt": 1.0,
+        "tensorrt": 1.0,
+        "paddle-trt": 1.5,
         "onnxruntime": 2.0,
         "openvino": 2.0,
-        "pytorch-eager": 8.0,
-        "pytorch-compile": 2.0,
+        "pytorch-eager": 20.0,
+        "pytorch-compile": 4.0,
         "tflite": 1.0,
         "tvm": 1.0,
         "unknown": 2.0,
     }
 )
-"""Microseconds the runtime's host side spends per kernel. Orders of magnitude to start a model from."""
+"""Microseconds the runtime's host side spends per kernel. Eager PyTorch's, with a GPU's 5, is what NeuSight's smallest
+operators take (25 on P4, T4 and A100) and about what HELP's smallest networks do; the others are orders of magnitude to
+start a model from."""
 
 _RUNTIME_ALIASES = {
     "trt": "tensorrt",

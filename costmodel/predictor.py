@@ -13,6 +13,8 @@ import numpy as np
 from costmodel.bundle import ENCODE, ENOUGH, HEAD, RELEASED, Bundle
 from costmodel.embedding import SentenceEncoder
 from costmodel.estimates import Estimate, Prepared, assemble, physical_bound_ms
+from costmodel.familiarity import FILE as FAMILIAR
+from costmodel.familiarity import Familiar
 from costmodel.features import (
     generic,
     hide_runtime,
@@ -90,6 +92,10 @@ class LeDGFormerModel:
         return frozenset(self.bundle.config["training"]["sentences"])
 
     @cached_property
+    def _familiar(self) -> Familiar:
+        return Familiar.from_bytes(self.bundle.read(FAMILIAR))
+
+    @cached_property
     def _encoder(self) -> onnxruntime.InferenceSession:
         return open_session(self.bundle.read(ENCODE), ENCODE)
 
@@ -162,6 +168,9 @@ class LeDGFormerModel:
             more = len(encoded.unseen_sentences) - 4
             tail = f" and {more} more" if more > 0 else ""
             notes.append(f"not in the training data: {', '.join(encoded.unseen_sentences[:4])}{tail}")
+        wide = self._wide(encoded)
+        if wide:
+            notes.append("out of distribution: no training network is like this one, so the interval is wider")
         answers = []
         for seen, log_latency, share, times in self._overlaid_runs([encoded], platforms):
             for i, one in enumerate(seen):
@@ -170,6 +179,7 @@ class LeDGFormerModel:
                 parts = share[i] if total > 0 else np.ones_like(share[i])
                 node_ms = parts * (latency / (total or len(parts)))
                 provenance, half = one.standing
+                half = max(half, wide)
                 interval = (latency * float(np.exp(-half)), latency * float(np.exp(half)))
                 remarks = [*notes, *one.remarks]
                 answers.append(assemble(prepared, one.platform, node_ms, times[i], interval, provenance, remarks))
@@ -259,6 +269,11 @@ class LeDGFormerModel:
             found = _Seen(platform, text[0], channel[0], platform_rates(read_as), standing, overlay, remarks)
             self._platforms[platform.name] = found
         return found
+
+    def _wide(self, encoded: Encoded) -> float:
+        """Half-width in ln for a network unlike those of training; 0 for others, and where it was never measured."""
+        width: float | None = self.bundle.calibration["half_width"]["new_family"]
+        return width if width and self._familiar.is_new(encoded.graph)[0] else 0.0
 
     def _rows(self, device: str) -> int:
         """Training rows of a device under any setting."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Any
 
 from costmodel.training.evaluate import markdown
 from costmodel.training.tables import cell
+from costmodel.training.tables import markdown as markdown_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -89,25 +91,125 @@ def languages() -> str:
     return "\n".join(lines) + "\n"
 
 
-def protocol(name: str) -> str:
-    """Tables 1 and 2 of the paper on our own measurements; "" while there are none."""
-    if not (ROOT / "results" / f"{name}.json").exists():
-        return ""
+def exists(name: str) -> bool:
+    """Whether that result table has been made."""
+    return (ROOT / "results" / f"{name}.json").exists()
+
+
+def families(name: str) -> str:
+    """Tables 1 and 2 of the paper on our own measurements: LeDG-Former by family, and every model's average."""
     record = table(name)
+    tables = record["tables"]
+    config = record["configs"][0]
+    heads = [platform.split("|")[1] + " " + platform.split("|")[2].split("-")[0] for platform in tables]
+    lines = [
+        f"| {record['protocol']} | {' | '.join(heads)} | the paper, on NNLQP |",
+        "|---|" + "---|" * (len(tables) + 1),
+    ]
+    first = next(iter(tables.values()))
+    named = [(family, config) for family in first if family != "average"] if len(first) > 2 else []
+    for family, model in [*named, *(("average", m) for m in first["average"])]:
+        theirs = record["paper"].get(family) if model == config else None
+        cells = [cell(rows[family][model]) for rows in tables.values()]
+        label = family if family != "average" else f"average, {model}"
+        lines.append(f"| {label} | {' | '.join(cells)} | {f'{theirs[0]:.2f} / {theirs[1]:.0f}' if theirs else ''} |")
+    return "\n".join(lines) + "\n"
+
+
+def cross() -> str:
+    """The cross-hardware protocols, one table after the other."""
     lines: list[str] = []
-    for platform, rows in record["tables"].items():
-        models = [m for m in next(iter(rows.values())) if m != "roofline"]
-        lines += [
-            f"**{platform.replace('|', ' · ')}**", "",
-            f"| family | rows | {' | '.join(models)} | the paper, on NNLQP |",
-            "|---|---:|" + "---|" * (len(models) + 1),
-        ]  # fmt: skip
-        for family, figures in rows.items():
-            theirs = record["paper"].get(family)
-            cells = [cell(figures[m]) for m in models] + [f"{theirs[0]:.2f} / {theirs[1]:.0f}" if theirs else ""]
-            lines.append(f"| {family} | {figures[models[0]]['n']} | {' | '.join(cells)} |")
-        lines.append("")
+    for name, intro in (
+        ("cross-device", "One device without any row of its own; `t4:operators`: with its single operators alone"),
+        ("precision-transfer", "One precision of a device by a model of its others"),
+        ("neusight", "NeuSight's GPUs, each by a model of the others' measurements"),
+        ("help-few-shot", "Ten networks of each of HELP's unseen devices (titan_rtx at batch 256)"),
+        ("new-families", "Networks of architecture families outside training"),
+        ("operators", "Single operators of unseen shapes"),
+    ):
+        file = name.replace("-", "_")
+        if not exists(file):
+            continue
+        record = table(file)
+        lines += [f"**{intro}** (`ledg-cost evaluate {name} --data DIR`, {record['steps']:,} steps a fold)", ""]
+        for rows in record["tables"].values():
+            lines += [*markdown_rows(rows, "left out · source"), ""]
+        if name == "new-families":
+            first = rows["networks of new families"][record["configs"][0]]
+            lines += [
+                f"Interval of new families: a factor of {math.exp(first['half_width']):.2f} either way holds"
+                f" {first['coverage']:.0f} % of them. The verdict",
+                f"*out of distribution* tells {record['hit_rate']:g} % of new families' networks, and"
+                f" {record['false_alarms']:g} % of new networks of known ones.", "",
+            ]  # fmt: skip
     return "\n".join(lines)
+
+
+def intervals() -> str:
+    """Coverage and width of the 90 % interval per source of the split."""
+    record = table("split")["table"]
+    lines = ["| 90 % interval | rows | inside % | a factor of |", "|---|---:|---:|---:|"]
+    for part, rows in record.items():
+        for group, figures in rows.items():
+            f = figures["default"]
+            width = math.exp(f["half_width"])
+            lines.append(
+                f"| {part.removeprefix('unseen graphs on ')} · {group} | {f['n']} | {f['coverage']:.0f} | {width:.2f} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def fewshot() -> str:
+    """MAPE on networks of our own machine by number of samples."""
+    if not exists("fewshot"):
+        return ""
+    platforms = table("fewshot")["platforms"]
+    first = next(iter(platforms.values()))
+    lines = [
+        f"`python tools/fewshot.py --samples results/samples/epyc_turin_1core.parquet --name gen/ --selector --draws"
+        f" {first['draws']} --bundle DIR`,",
+        f"a bundle that does not know the machine; MAPE % on {first['test']} other networks of it, mean over"
+        f" {first['draws']} draws:", "",
+        "| platform | samples | tuned, selected | tuned, random | inside 90 % | line, random | trees, random |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]  # fmt: skip
+    for platform, found in platforms.items():
+        rows = {(r["picked"], r["samples"], r["method"]): r for r in found["results"]}
+        head = " ".join((platform.split("|")[1], platform.split("|")[2].split("-")[0]))
+        lines.append(f"| {head} | 0 | {rows['', 0, 'none']['mape']:.1f} | | | | |")
+        for count in sorted({n for _, n, _ in rows if n}):
+            cells = [rows[way, count, m]["mape"] for way, m in (
+                ("selector", "finetune"), ("random", "finetune"), ("random", "line"), ("random", "trees"))]  # fmt: skip
+            cover = f"{rows['selector', count, 'finetune']['coverage']:.0f}"
+            shown = [f"{c:.1f}" for c in cells]
+            lines.append(f"| {head} | {count} | {' | '.join([*shown[:2], cover, *shown[2:]])} |")
+    return "\n".join(lines) + "\n"
+
+
+def nas() -> str:
+    """Kendall's tau of accuracy prediction."""
+    from costmodel.training.accuracy import markdown as accuracy_table
+
+    if not exists("nb201_accuracy"):
+        return ""
+    return "\n".join(accuracy_table(record) + "\n" for record in table("nb201_accuracy")["datasets"].values())
+
+
+def ablation() -> str:
+    """Table 4 of the paper on our own measurements."""
+    if not exists("ablation"):
+        return ""
+    record = table("ablation")
+    rows = record["tables"]["platforms"]
+    lines = [
+        f"| variant | {' | '.join(p.replace('|', ' ') for p in rows)} | the paper |",
+        "|---|" + "---|" * (len(rows) + 1),
+    ]
+    for variant in rows["average"]:
+        theirs = record["paper"].get(variant)
+        cells = [cell(figures[variant]) for figures in rows.values()]
+        lines.append(f"| {variant} | {' | '.join(cells)} | {f'{theirs[0]:.2f} / {theirs[1]:.0f}' if theirs else ''} |")
+    return "\n".join(lines) + "\n"
 
 
 def speed() -> str:
@@ -166,10 +268,13 @@ def main() -> None:
     path = ROOT / "README.md"
     text = path.read_text()
     sections: dict[str, Callable[[], str]] = {
-        "accuracy": accuracy, "graphs": graphs, "languages": languages, "speed": speed,
-        **{name: partial(protocol, name) for name in ("nnlqp-ood", "nnlqp-in-domain")},
+        "accuracy": accuracy, "graphs": graphs, "languages": languages, "speed": speed, "cross": cross,
+        "intervals": intervals, "nas": nas, "fewshot": fewshot, "ablation": ablation,
+        **{name: partial(families, name.replace("-", "_")) for name in ("nnlqp-ood", "nnlqp-in-domain")},
     }  # fmt: skip
     for name, write in sections.items():
+        if f"<!-- {name} -->" not in text:
+            continue
         begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         text = re.sub(f"{begin}.*{end}", f"{begin}\n{write()}{end}".replace("\\", r"\\"), text, flags=re.S)
     path.write_text(text)

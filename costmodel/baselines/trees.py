@@ -14,6 +14,8 @@ from costmodel.training.corpus import Corpus
 
 MOST_TREES, LEAVES, RATE = 600, 63, 0.08
 MOST_SELECTING = 5000
+MOST_PER_SOURCE = 10_000
+"""Training rows of one source that trees are grown on."""
 
 
 def fit(corpus: Corpus, train: np.ndarray, select: np.ndarray, seed: int) -> Predict:
@@ -28,6 +30,9 @@ def fit(corpus: Corpus, train: np.ndarray, select: np.ndarray, seed: int) -> Pre
         raise BackendUnavailableError("the trees need scikit-learn; pip install 'ledg-cost[train]'") from error
     if not len(train):
         raise DataError("no rows to fit trees to; measure some networks of the training side first")
+    order = np.random.default_rng(seed).permutation(train)
+    source = corpus.row_source[order]
+    train = np.concatenate([order[source == s][:MOST_PER_SOURCE] for s in np.unique(source)])
     statistics = Statistics.of(corpus, train)
     trees = HistGradientBoostingRegressor(
         max_iter=MOST_TREES, learning_rate=RATE, max_leaf_nodes=LEAVES, min_samples_leaf=min(20, 1 + len(train) // 20),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +16,13 @@ import click
 from costmodel.errors import BackendUnavailableError, DataError
 
 if TYPE_CHECKING:
-    from costmodel.ir import Graph
     from costmodel.samples import Sample
     from costmodel.training.corpus import Corpus
 
-PROTOCOLS = ("split", "nnlqp-ood", "nnlqp-in-domain", "ablation")
+NNLQP = ("nnlqp-ood", "nnlqp-in-domain", "nnlqp-zero-shot")
+CROSS = ("cross-device", "precision-transfer", "neusight", "operators")
+ACCURACY = ("nb201-accuracy", "nb101-accuracy")
+PROTOCOLS = ("split", *NNLQP, "ablation", *CROSS, "new-families", "help-few-shot", *ACCURACY)
 
 
 @dataclass(frozen=True)
@@ -32,16 +36,20 @@ class Setting:
     runs: Path
     configs: Sequence[str]
     seeds: int
+    steps: int | None
+    devices: Sequence[str]
+    dataset: str
+    baselines: Sequence[str]
     encoder: str
 
 
 @click.command("evaluate")
 @click.argument("protocol", type=click.Choice(PROTOCOLS))
-@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of the corpora.")
+@click.option("--data", type=click.Path(exists=True, path_type=Path), help="Folder of the corpora or benchmark.")
 @click.option(
     "--samples",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Samples of generated networks (Parquet) for the nnlqp protocols.",
+    type=click.Path(exists=True, path_type=Path),
+    help="Measured networks for the nnlqp protocols: samples of generated ones (Parquet), or NNLQP's folder.",
 )
 @click.option("--cache", type=click.Path(file_okay=False, path_type=Path), default="runs/cache", show_default=True)
 @click.option(
@@ -51,22 +59,46 @@ class Setting:
     show_default=True,
     help="Folder of the runs; missing ones are trained.",
 )
-@click.option("--config", "configs", multiple=True, default=("default", "paper"), show_default=True)
+@click.option("--config", "configs", multiple=True, default=("default",), show_default=True)
 @click.option("--seeds", default=3, show_default=True)
+@click.option("--steps", type=click.IntRange(1), help="Training steps of a fold. [default: the protocol's]")
+@click.option("--devices", help="Of cross-device, in place of all; t4:operators leaves out T4's networks alone.")
+@click.option(
+    "--dataset", type=click.Choice(("cifar10", "cifar100", "imagenet16")), default="cifar10", show_default=True
+)
+@click.option(
+    "--baseline",
+    "baselines",
+    multiple=True,
+    type=click.Choice(("trees", "NN-Former")),
+    default=("trees", "NN-Former"),
+    show_default=True,
+    help="Fitted models beside roofline and line in the nnlqp protocols.",
+)
 @click.option("--encoder", default="minilm", show_default=True)
 @click.option("--threads", default=2, show_default=True)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the table as JSON.")
 def command(
     protocol: str, data: Path | None, samples: Path | None, cache: Path, runs: Path, configs: tuple[str, ...],
-    seeds: int, encoder: str, threads: int, out: Path | None,
+    seeds: int, steps: int | None, devices: str | None, dataset: str, baselines: tuple[str, ...], encoder: str,
+    threads: int, out: Path | None,
 ) -> None:  # fmt: skip
     """Print the table of a PROTOCOL: MAPE % ± spread over seeds / Acc(10 %) / Spearman.
 
     \b
-    split            per source, on unseen graphs and on unseen devices (--data)
-    nnlqp-ood        each family by a model of the others, as NNLQP's out-of-domain protocol (--samples)
-    nnlqp-in-domain  the last tenth of each family (--samples)
-    ablation         SqueezeNets by variants of the network trained on the other families (--samples)
+    split               per source, on unseen graphs and on unseen devices (--data)
+    nnlqp-ood           each family by a model of the others, as NNLQP's out-of-domain protocol (--samples)
+    nnlqp-in-domain     the last tenth of each family (--samples)
+    nnlqp-zero-shot     fp32 of T4 and P4 by a model of NNLQP's other platforms (--samples FOLDER)
+    ablation            SqueezeNets by variants of the network trained on the other families (--samples)
+    cross-device        each device by a model of the others (--data)
+    precision-transfer  one precision of a device by a model of its others (--data)
+    neusight            transformers and operators on each of NeuSight's GPUs by a model of the others (--data)
+    operators           single operators of unseen shapes (--data)
+    new-families        architecture families outside training, and whether they are told (--data)
+    help-few-shot       ten networks of each of HELP's unseen devices (--data)
+    nb201-accuracy      Kendall's tau of NAS-Bench-201's test accuracy (--data)
+    nb101-accuracy      the same of NAS-Bench-101 (--data FILE.tfrecord)
     """
     try:
         import torch
@@ -80,29 +112,53 @@ def command(
     unknown = [name for name in configs if name not in CONFIGS]
     if unknown:
         raise click.BadParameter(f"no configuration {unknown[0]!r}; use {' or '.join(CONFIGS)}", param_hint="--config")
-    setting = Setting(protocol, data, samples, cache, runs, configs, seeds, encoder)
-    table, text = _split(setting) if protocol == "split" else _nnlqp(setting)
-    record = {"schema": 1, "protocol": protocol, "configs": list(configs), "seeds": seeds, **table}
+    named = tuple(filter(None, (devices or "").split(",")))
+    setting = Setting(protocol, data, samples, cache, runs, configs, seeds, steps, named, dataset, baselines, encoder)
+    began = time.monotonic()
+    table, text = _run_of(protocol)(setting)
+    took = {"minutes": round((time.monotonic() - began) / 60, 1)}
+    record = {"schema": 1, "protocol": protocol, "configs": list(configs), "seeds": seeds, **took, **table}
     if out:
         out.write_text(json.dumps(record, indent=1) + "\n")
     click.echo(text)
+
+
+Result = tuple[dict[str, Any], str]
+
+
+def _run_of(protocol: str) -> Callable[[Setting], Result]:
+    if protocol in (*NNLQP, "ablation"):
+        return _nnlqp
+    if protocol in ACCURACY:
+        return _accuracy
+    return {"split": _split, "new-families": _new_families, "help-few-shot": _few_shot}.get(protocol, _cross)
 
 
 def _say(line: str) -> None:
     click.echo(line, file=sys.stderr)
 
 
-def _split(setting: Setting) -> tuple[dict[str, Any], str]:
+def _corpus(setting: Setting) -> Corpus:
+    from costmodel.api import load_graph
+    from costmodel.training import run as training
+
+    return training.prepare(_data(setting), setting.cache, load_graph, _say)
+
+
+def _data(setting: Setting) -> Path:
+    if setting.data is None:
+        raise DataError(f"protocol '{setting.protocol}' needs the corpora; add --data DIR")
+    return setting.data
+
+
+def _split(setting: Setting) -> Result:
     from dataclasses import replace
 
-    from costmodel.api import load_graph
     from costmodel.training import run as training
     from costmodel.training.evaluate import markdown, split_table
     from costmodel.training.loop import CONFIGS
 
-    if setting.data is None:
-        raise DataError("protocol 'split' needs the corpora; add --data DIR")
-    corpus = training.prepare(setting.data, setting.cache, load_graph, _say)
+    corpus = _corpus(setting)
     finished = {
         name: [
             training.train(
@@ -117,39 +173,82 @@ def _split(setting: Setting) -> tuple[dict[str, Any], str]:
     return {"table": table}, markdown(table)
 
 
-def _nnlqp(setting: Setting) -> tuple[dict[str, Any], str]:
+def _nnlqp(setting: Setting) -> Result:
+    from costmodel.baselines import answer
     from costmodel.training import protocols
-    from costmodel.training.tables import markdown
 
-    places = setting.cache, setting.runs, setting.encoder, _say
+    corpus, places = _measured(setting), (setting.cache, setting.runs, setting.encoder, _say)
     if setting.protocol == "ablation":
-        record = protocols.ablation(_measured(setting), setting.seeds, *places)
+        record = protocols.ablation(corpus, setting.seeds, *places, steps=setting.steps)
     else:
         seeds = dict.fromkeys(setting.configs, setting.seeds)
-        record = protocols.nnlqp(setting.protocol, _measured(setting), seeds, *places)
+        more = {name: answer(name, corpus) for name in setting.baselines}
+        record = protocols.nnlqp(setting.protocol, corpus, seeds, *places, more, setting.steps)
+    return record, _tables(record, "family")
+
+
+def _cross(setting: Setting) -> Result:
+    from costmodel.training import cross
+
+    seeds = dict.fromkeys(setting.configs, setting.seeds)
+    record = cross.cross_hardware(
+        setting.protocol, _corpus(setting), seeds, setting.cache, setting.runs, setting.encoder, _say, setting.devices,
+        setting.steps,
+    )  # fmt: skip
+    return record, _tables(record, "left out · source")
+
+
+def _new_families(setting: Setting) -> Result:
+    from costmodel.training import cross
+
+    record = cross.new_families(
+        _corpus(setting), setting.configs[0], setting.cache, setting.runs, setting.encoder, _say, setting.steps
+    )
+    told = f"Told as out of distribution: {record['hit_rate']:g} % of new families' networks, "
+    return record, _tables(record, "networks") + told + f"{record['false_alarms']:g} % of known families'."
+
+
+def _few_shot(setting: Setting) -> Result:
+    from costmodel.training import fewshot
+
+    record = fewshot.help_few_shot(
+        _corpus(setting), setting.configs[0], 10, setting.cache, setting.runs, setting.encoder, _say, setting.steps
+    )
+    return record, _tables(record, "device")
+
+
+def _accuracy(setting: Setting) -> Result:
+    from costmodel.training.accuracy import accuracy_table, markdown
+
+    dataset = "nb101" if setting.protocol == "nb101-accuracy" else setting.dataset
+    record = accuracy_table(
+        _data(setting), dataset, None, setting.seeds, setting.cache, setting.runs, setting.encoder, _say
+    )
+    return record, markdown(record)
+
+
+def _tables(record: dict[str, Any], head: str) -> str:
+    from costmodel.training.tables import markdown
+
     lines: list[str] = []
-    for platform, rows in record["tables"].items():
-        lines += [f"**{platform.replace('|', ' · ')}**", "", *markdown(rows, "family"), ""]
-    return record, "\n".join(lines)
+    for name, rows in record["tables"].items():
+        lines += [f"**{name.replace('|', ' · ')}**", "", *markdown(rows, head), ""]
+    return "\n".join(lines)
 
 
 def _measured(setting: Setting) -> Corpus:
-    """The generated networks of the ten families among the samples, as a corpus."""
+    """Measured networks with families as a corpus: generated ones among the samples, or NNLQP's own."""
+    from costmodel.cli.sources import generated_graph
     from costmodel.samples import parquet
-    from costmodel.training.measured import build_measured
+    from costmodel.training.measured import build_measured, nnlqp_graph, nnlqp_samples
     from profiler.workloads import FAMILIES
 
     if setting.samples is None:
         raise DataError(f"protocol '{setting.protocol}' needs measurements; add --samples FILE.parquet")
+    if setting.samples.is_dir():
+        graph_of = partial(nnlqp_graph, setting.samples)
+        return build_measured(nnlqp_samples(setting.samples), graph_of, setting.cache, _say)
     samples: list[Sample] = [
         s for s, _ in parquet.read(setting.samples) if s.name.startswith("gen/") and s.name.split("/")[1] in FAMILIES
     ]
-    return build_measured(samples, generated, setting.cache, _say)
-
-
-def generated(name: str) -> Graph:
-    """The graph of a generated network by its name. Raises InputError."""
-    from costmodel.api import load_graph
-    from profiler.workloads import generate, parse_name
-
-    return load_graph(generate(*parse_name(name)))
+    return build_measured(samples, generated_graph, setting.cache, _say)

@@ -6,10 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from costmodel.errors import InputError
+
+if TYPE_CHECKING:
+    from costmodel.ir import Graph
 
 GENERATED = "gen/"
 POOL_PER_FAMILY = 20
@@ -67,6 +71,14 @@ def _generated(family: str, seed: int) -> Source:
         return model
 
     return Source(f"{GENERATED}{family}/{seed}", content)
+
+
+def generated_graph(name: str) -> Graph:
+    """The graph of a generated network by its name, such as gen/resnet/17. Raises InputError."""
+    from costmodel.api import load_graph
+    from profiler.workloads import generate, parse_name
+
+    return load_graph(generate(*parse_name(name)))
 
 
 def _family(text: str) -> Iterator[Source]:

@@ -45,10 +45,20 @@ from costmodel.errors import BackendUnavailableError
     type=click.Path(exists=True, dir_okay=False),
     help="calibration.json of a run with held-out devices, for the width on new platforms.",
 )
+@click.option(
+    "--families",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Result of `evaluate new-families`, for the width on networks unlike those of training.",
+)
+@click.option(
+    "--samples",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Own measurements to train on too (Parquet): generated networks, and the corpora's by name.",
+)
 @click.option("--threads", default=2, show_default=True)
 def command(
     data: str, name: str, out: str | None, cache: str, language: str | None, encoder: str, seed: int, steps: int | None,
-    all_devices: bool, calibration: str | None, threads: int,
+    all_devices: bool, calibration: str | None, families: Path | None, samples: Path | None, threads: int,
 ) -> None:  # fmt: skip
     """Train a cost model and write its bundle. Stopped runs go on where they were when the command is given again."""
     try:
@@ -80,11 +90,23 @@ def command(
         click.echo(line, file=sys.stderr)
 
     corpus = training.prepare(Path(data), Path(cache), load_graph, say)
+    if samples:
+        from costmodel.cli.sources import generated_graph
+        from costmodel.samples import parquet
+        from costmodel.training.corpus import MEASURED
+        from costmodel.training.loop import MEASURED_SHARE
+        from costmodel.training.measured import add_measured
+
+        own = [sample for sample, _ in parquet.read(samples)]
+        corpus = add_measured(corpus, own, generated_graph, Path(cache), say)
+        config = replace(config, shares={**config.shares, MEASURED: MEASURED_SHARE})
     run = training.train(corpus, config, Path(cache), folder, encoder, say)
     widths = training.calibrate(run)
     if calibration:
         other = json.loads(Path(calibration).read_text())
         widths["half_width"]["new_platform"] = other["half_width"]["new_platform"]
         widths |= {key: other[key] for key in ("unseen_devices", "validation_mape")}
+    if families:
+        widths["half_width"]["new_family"] = json.loads(families.read_text())["half_width"]["new_family"]
     training.release(run, folder / "bundle", Path(language) if language else RELEASED / "language", widths)
     say(f"wrote {folder / 'bundle'}")

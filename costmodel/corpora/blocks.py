@@ -83,7 +83,7 @@ class NetBuilder(GraphBuilder):
         out = (height + 2 * pad - kernel) // stride + 1, (length + 2 * pad - kernel) // stride + 1
         return self.node(
             "AveragePool", [x], (batch, channels, *out), kernel_shape=(kernel, kernel), strides=(stride, stride),
-            pads=(pad, pad, pad, pad), count_include_pad=int(count_pad),
+            pads=(pad, pad, pad, pad), dilations=(1, 1), count_include_pad=int(count_pad),
         )  # fmt: skip
 
     def global_pool(self, x: str) -> str:
@@ -120,7 +120,7 @@ class NetBuilder(GraphBuilder):
         inputs = [x, self.param((width, depth))]
         if bias:
             inputs.append(self.param((width,)))
-        return self.node("Gemm", inputs, (rows, width), transA=0, transB=1, alpha=1.0, beta=1.0)
+        return self.node("Gemm", inputs, (rows, width), transA=0, transB=1)
 
     def layer_norm(self, x: str) -> str:
         """LayerNormalization over the last axis."""

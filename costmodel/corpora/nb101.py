@@ -48,20 +48,21 @@ def network(matrix: Matrix, operations: tuple[str, ...], batch: int = 1, classes
 
     Raises InputError for a matrix or operations outside the search space's form.
     """
-    kept, labels = _pruned(matrix, operations)
+    kept, labels = pruned(matrix, operations)
     net = NetBuilder(name_of(matrix, operations))
     x = net.conv_bn(net.input((batch, 3, 32, 32), name="input"), STEM, 3, act="Relu")
     channels = STEM
     for stack in range(STACKS):
         if stack:
-            x = _max_pool(net, x, 2, 2, 0)
+            x = max_pool(net, x, 2, 2, 0)
             channels *= 2
         for _ in range(MODULES):
             x = _module(net, x, kept, labels, channels)
     return net.build([net.linear(net.flatten(net.global_pool(x)), classes)])
 
 
-def _pruned(matrix: Matrix, operations: tuple[str, ...]) -> tuple[Matrix, tuple[str, ...]]:
+def pruned(matrix: Matrix, operations: tuple[str, ...]) -> tuple[Matrix, tuple[str, ...]]:
+    """The module without vertices that lead nowhere. Raises InputError for one outside the search space's form."""
     side = len(matrix)
     regular = side >= 2 and len(operations) == side and all(len(row) == side for row in matrix)
     if not regular or any(matrix[i][j] for i in range(side) for j in range(i + 1)):
@@ -81,7 +82,7 @@ def _pruned(matrix: Matrix, operations: tuple[str, ...]) -> tuple[Matrix, tuple[
     return tuple(tuple(matrix[i][j] for j in keep) for i in keep), tuple(operations[i] for i in keep)
 
 
-def _channels(inputs: int, outputs: int, matrix: Matrix) -> list[int]:
+def channels_of(inputs: int, outputs: int, matrix: Matrix) -> list[int]:
     """Channels of every vertex: those before the output share its channels, the others take what they feed."""
     last = len(matrix) - 1
     widths = [inputs, *[0] * (last - 1), outputs]
@@ -96,7 +97,7 @@ def _channels(inputs: int, outputs: int, matrix: Matrix) -> list[int]:
 
 def _module(net: NetBuilder, x: str, matrix: Matrix, operations: tuple[str, ...], channels: int) -> str:
     last = len(matrix) - 1
-    widths = _channels(net.shape(x)[1], channels, matrix)
+    widths = channels_of(net.shape(x)[1], channels, matrix)
     tensors = [x]
     for vertex in range(1, last):
         parts = [_cut(net, tensors[i], widths[vertex]) for i in range(1, vertex) if matrix[i][vertex]]
@@ -115,7 +116,7 @@ def _module(net: NetBuilder, x: str, matrix: Matrix, operations: tuple[str, ...]
 
 def _operation(net: NetBuilder, x: str, operation: str, channels: int) -> str:
     if operation == POOL:
-        return _max_pool(net, x, 3, 1, 1)
+        return max_pool(net, x, 3, 1, 1)
     return net.conv_bn(x, channels, 3 if operation == CONV3 else 1, act="Relu")
 
 
@@ -134,7 +135,8 @@ def _cut(net: NetBuilder, x: str, channels: int) -> str:
     return net.node("Slice", [x], (batch, channels, *size), starts=(0,), ends=(channels,), axes=(1,), steps=(1,))
 
 
-def _max_pool(net: NetBuilder, x: str, kernel: int, stride: int, pad: int) -> str:
+def max_pool(net: NetBuilder, x: str, kernel: int, stride: int, pad: int) -> str:
+    """MaxPool with a square window."""
     batch, channels, height, width = net.shape(x)
     out = (height + 2 * pad - kernel) // stride + 1, (width + 2 * pad - kernel) // stride + 1
     return net.node(

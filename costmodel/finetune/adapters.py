@@ -3,6 +3,7 @@
 none       the model as it is
 scale      one factor
 line       a factor and a power of the predicted latency
+roofline   the roofline in place of the model, with factors for compute, memory and launches, see `terms`
 operators  factors for operator classes and their traits, see `operators`
 residual   operators, and a Gaussian process on what they leave, see `gaussian`
 head       the network's head, trained on from the released weights, see `head`
@@ -16,25 +17,27 @@ from typing import Any
 
 import numpy as np
 
-from costmodel.finetune import gaussian, head, operators
+from costmodel.finetune import gaussian, head, operators, terms
 from costmodel.finetune.gaussian import Process
 from costmodel.finetune.head import Head
 from costmodel.finetune.operators import WIDTHS, Operators
 from costmodel.finetune.readings import Readings
 
-KINDS = ("none", "scale", "line", "operators", "residual")
+KINDS = ("none", "scale", "line", "roofline", "operators", "residual")
 HEAD = "head"
 _COMPONENTS: dict[str, tuple[str, ...]] = {"scale": (), "line": ("level",), "residual": ("size", "mixture", "graph")}
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """One fitted adapter. `operators` or `head` replace the model's node times, `process` corrects the sum."""
+    """One fitted adapter. `operators`, `head` or `terms` (3,) replace the model's node times, `process` corrects the
+    sum."""
 
     kind: str
     operators: Operators | None = None
     process: Process | None = None
     head: Head | None = None
+    terms: np.ndarray | None = None
 
     def apply(self, readings: Readings) -> tuple[np.ndarray, np.ndarray]:
         """ln of latency in ms (G,) and the nodes' parts of it in ms (R,), which add up to it."""
@@ -42,6 +45,9 @@ class Adapter:
         own = self.operators or self.head
         if own is not None:
             node_ms = own.node_ms(readings)
+        elif self.terms is not None:
+            node_ms = terms.node_ms(self.terms, readings)
+        if node_ms is not readings.node_ms:
             log_ms = np.log(np.add.reduceat(node_ms, readings.start[:-1]))
         if self.process is not None:
             log_ms = log_ms + self.process.mean(readings.rebased(log_ms))
@@ -73,6 +79,8 @@ def fit(
         if released is None:
             raise ValueError("training the head needs the released one")
         return Adapter(kind, head=head_training.train(released, readings, log_measured))
+    if kind == "roofline":
+        return Adapter(kind, terms=terms.fit(readings, log_measured))
     base, rates = readings.log_ms, None
     if kind in ("operators", "residual"):
         known = like.operators if like else None
@@ -93,6 +101,8 @@ def to_record(adapter: Adapter) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         record["operators"] = operators.to_record(adapter.operators)
     if adapter.process is not None:
         record["process"], arrays = gaussian.to_record(adapter.process)
+    if adapter.terms is not None:
+        record["terms"] = adapter.terms.tolist()
     if adapter.head is not None:
         arrays |= head.to_arrays(adapter.head)
     return record, arrays
@@ -108,4 +118,12 @@ def from_record(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> 
         operators.from_record(record["operators"]) if "operators" in record else None,
         gaussian.from_record(record["process"], arrays) if "process" in record else None,
         head.from_arrays(arrays) if kind == HEAD else None,
+        _terms(record["terms"]) if "terms" in record else None,
     )
+
+
+def _terms(values: Any) -> np.ndarray:
+    found = np.asarray(values, np.float64)
+    if found.shape != (terms.TERMS,) or not (found > 0).all():
+        raise ValueError("roofline factors do not match")
+    return found

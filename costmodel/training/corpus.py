@@ -28,6 +28,8 @@ from costmodel.training.split import TRAIN_GRAPHS, split_of
 LoadGraph = Callable[[bytes], Graph]
 FORMAT = 2
 SOURCES = ("timm", "nb201", "fbnet", "ofa", "transformers", "neusight-ops", "tinynas-ops")
+MEASURED = "measured"
+"""The source of samples of our own."""
 FOLDED = "#folded"
 """Marks a NAS-Bench-201 network as compilers leave it; both forms stay on one side of the split."""
 
@@ -187,6 +189,25 @@ def read_corpus(cache: Path, sources: Iterable[str] = SOURCES) -> Corpus:
         families=families, sentences=list(tables["sentences"]), platforms=list(tables["platforms"]),
         sources=list(tables["sources"]),
     )  # fmt: skip
+
+
+def append(corpus: Corpus, rows: Sequence[Row]) -> Corpus:
+    """`corpus` with more rows of its own graphs, told by name."""
+    place = {name: i for i, name in enumerate(corpus.names)}
+    platforms = {p: i for i, p in enumerate(corpus.platforms)}
+    sources = {s: i for i, s in enumerate(corpus.sources)}
+    more = {
+        "row_graph": [place[r.graph] for r in rows],
+        "row_platform": [platforms.setdefault((r.device, r.precision, r.runtime), len(platforms)) for r in rows],
+        "row_source": [sources.setdefault(r.source, len(sources)) for r in rows],
+        "row_batch": [r.batch for r in rows],
+        "row_ms": [r.latency_ms for r in rows],
+        "row_test": [r.note == "test" for r in rows],
+    }
+    columns = {key: getattr(corpus, key) for key in more}
+    merged = {key: np.concatenate([old, np.array(more[key], old.dtype)]) for key, old in columns.items()}
+    fields = {**vars(corpus), **merged, "platforms": list(platforms), "sources": list(sources)}
+    return Corpus(**{name: fields[name] for name in Corpus.__dataclass_fields__})
 
 
 def _key(value: Any) -> Any:

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from costmodel.baselines import fit
 from costmodel.baselines.analytic import line, roofline
 from costmodel.metrics import summary
 from costmodel.training.corpus import Corpus
-from costmodel.training.loop import Rows, predict_rows, thin
+from costmodel.training.loop import Rows, thin
 from costmodel.training.run import Run, calibrate
+from costmodel.training.tables import in_order, interval, spread
 from costmodel.training.tables import markdown as rows_of
-from costmodel.training.tables import spread
 
 MOST_ROWS = 3000
 """Test rows of each source (all rows of graphs drawn by a fixed seed); keeps the evaluation on two cores short."""
@@ -35,14 +36,18 @@ def split_table(runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
     table: dict[str, Any] = {}
     for part, chosen, by_device in _parts(corpus, rows):
         y = corpus.row_ms[chosen]
-        answers: dict[str, list[np.ndarray]] = {
-            "roofline": [roofline(corpus, chosen)],
-            "line": [line(corpus, rows.train, chosen)],
+        answers: dict[str, list[tuple[np.ndarray, float | None]]] = {
+            "roofline": [(roofline(corpus, chosen), None)],
+            "line": [(line(corpus, rows.train, chosen), None)],
+            "trees": [(fit("trees", corpus, rows.train, rows.val)(chosen), None)],
         }
         for name, seeds in runs.items():
-            answers[name] = [_in_order(run, chosen, by_device) for run in seeds]
+            answers[name] = [_answers(run, chosen, by_device) for run in seeds]
         table[part] = {
-            group: {name: spread([summary(y[at], p[at]) for p in seeds]) for name, seeds in answers.items()}
+            group: {
+                name: spread([summary(y[at], p[at]) | interval(y[at], p[at], half) for p, half in seeds])
+                for name, seeds in answers.items()
+            }
             for group, at in groups(corpus, chosen, by_device)
         }
     return table
@@ -53,13 +58,13 @@ def _parts(corpus: Corpus, rows: Rows) -> Iterator[tuple[str, np.ndarray, bool]]
     yield "unseen graphs on unseen devices", thin(corpus, rows.test_device, MOST_ROWS), True
 
 
-def _in_order(run: Run, rows: np.ndarray, unseen: bool) -> np.ndarray:
-    """Predictions (n,) of rows; unseen devices are read as validation devices were read best."""
+def _answers(run: Run, rows: np.ndarray, unseen: bool) -> tuple[np.ndarray, float]:
+    """Predictions (n,) of rows and the half-width of their interval; unseen devices are read as validation devices were
+    read best."""
+    found = calibrate(run)
     hidden = run.trainer.config.augmentation.generic > 0
-    as_generic = unseen and hidden and calibrate(run)["unseen_devices"] == "generic"
-    _, p, r = predict_rows(run.network, run.trainer.batches, rows, as_generic)
-    place = {row: i for i, row in enumerate(r.tolist())}
-    return p[[place[row] for row in rows.tolist()]]
+    as_generic = unseen and hidden and found["unseen_devices"] == "generic"
+    return in_order(run, rows, as_generic), found["half_width"]["new_platform" if unseen else "known_platform"]
 
 
 def markdown(table: dict[str, Any]) -> str:

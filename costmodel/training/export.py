@@ -16,8 +16,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from costmodel import familiarity
 from costmodel.bundle import BUNDLE_FORMAT, ENCODE, HEAD, WEIGHTS
 from costmodel.embedding import extend_table
+from costmodel.familiarity import Familiar
 from costmodel.features import COLUMNS
 from costmodel.model import Batch, LeDGFormer
 from costmodel.prompts import TEMPLATE_VERSION
@@ -97,6 +99,7 @@ def write_bundle(
     calibration: Mapping[str, Any],
     summary: Mapping[str, Any],
     card: str,
+    familiar: Familiar,
 ) -> None:
     """Writes the whole bundle. `language` holds the sentence table and the student; `trained` sentences and
     their embeddings (n, t) are added to the table; `summary` tells of the run."""
@@ -108,6 +111,7 @@ def write_bundle(
     extend_table(folder / "language", *trained)
     (folder / "calibration.json").write_text(json.dumps(calibration, indent=1) + "\n")
     (folder / "card.md").write_text(card)
+    (folder / familiarity.FILE).write_bytes(familiar.to_bytes())
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "config.json")
     config = {
         "format": BUNDLE_FORMAT,

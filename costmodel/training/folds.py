@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from costmodel.errors import DataError
 from costmodel.training.corpus import Corpus
 from costmodel.training.loop import Rows
-from costmodel.training.split import TEST_DEVICES, VALIDATION_DEVICES
+from costmodel.training.split import VALIDATION_DEVICES
 
 NOTHING = np.zeros(0, np.int64)
 IN_DOMAIN_TEST = 0.1
@@ -73,6 +76,24 @@ def in_domain(corpus: Corpus) -> Fold:
     return _fold(corpus, "in domain", rows[~test], rows[test])
 
 
+ZERO_SHOT = (("t4", "fp32"), ("p4", "fp32"))
+"""NNLQP's platforms that are tested with all others in training."""
+
+
+def zero_shot(corpus: Corpus) -> Iterator[Fold]:
+    """NNLQP's zero-shot protocol: fp32 of T4, then of P4, by a model of all other platforms.
+
+    Networks that are tested leave training on every platform. Raises DataError where a side has no rows.
+    """
+    platform = np.array(["|".join(p[:2]) for p in corpus.platforms])[corpus.row_platform]
+    rows = np.arange(len(platform))
+    for device, precision in ZERO_SHOT:
+        own = platform == f"{device}|{precision}"
+        if not 0 < own.sum() < len(rows):
+            raise DataError(f"zero-shot needs rows of {device} in {precision} and of others; give the published folder")
+        yield _fold(corpus, f"{device} {precision}", rows[~own], rows[own])
+
+
 def leave_devices_out(corpus: Corpus, name: str, devices: Collection[str], only_new_graphs: bool = True) -> Fold:
     """Tests `devices` on graphs of the test split with a model that has no row of them, operators included.
 
@@ -93,22 +114,81 @@ def leave_devices_out(corpus: Corpus, name: str, devices: Collection[str], only_
     )
 
 
-def leave_platforms_out(corpus: Corpus, name: str, device: str, precision: str, operators_stay: bool = False) -> Fold:
-    """Tests one precision of one device on test graphs; training has the device at its other precisions only."""
-    platform = np.array([p[0] == device and p[1].startswith(precision) for p in corpus.platforms])[corpus.row_platform]
+def leave_networks_out(corpus: Corpus, device: str) -> Fold:
+    """Tests all networks of a device with a model that knows the device by single operators alone.
+
+    The networks may be known from other devices.
+    """
+    own = np.array([p[0] == device for p in corpus.platforms])[corpus.row_platform]
     operator = np.array([s.endswith("-ops") for s in corpus.sources])[corpus.row_source]
-    split = corpus.graph_split[corpus.row_graph]
-    rows = np.arange(len(split))
-    gone = platform & ~(operator & operators_stay)
+    return _without(corpus, f"{device}, operators alone", own & ~operator, every=True)
+
+
+def leave_families_out(corpus: Corpus) -> Fold:
+    """Tests networks of architecture families that training lacks; half of the held families calibrate (`val_device`).
+
+    Families are the words that pytorch-image-models' names begin with; a tenth of them tests, a tenth calibrates.
+    """
+    side = np.array([_family_side(name) for name in corpus.names])[corpus.row_graph]
+    rows, split = np.arange(len(side)), corpus.graph_split[corpus.row_graph]
+    known = side == ""
     return Fold(
-        name,
+        "new families",
         Rows(
-            rows[~gone & (split == "train")], rows[~gone & (split == "val")], NOTHING,
-            rows[gone & (split == "test")], NOTHING,
+            rows[known & (split == "train")], rows[known & (split == "val")], rows[side == "val"], rows[side == "test"],
+            NOTHING,
         ),
     )  # fmt: skip
 
 
-def reported_devices() -> tuple[str, ...]:
-    """Devices of the cross-hardware table, each left out in turn."""
-    return tuple(sorted(TEST_DEVICES))
+def architecture(name: str) -> str:
+    """The family of a pytorch-image-models name: "efficientnet" of "timm/tf_efficientnet_b0@224"."""
+    found = re.match(r"timm/(?:tf_|tv_|legacy_|test_)?([a-z]+)", name)
+    return found[1] if found else ""
+
+
+def _family_side(name: str) -> str:
+    family = architecture(name)
+    place = int(hashlib.sha256(family.encode()).hexdigest()[:8], 16) % 10
+    return {0: "val", 1: "test"}.get(place, "") if family else ""
+
+
+def neusight(corpus: Corpus, gpu: str) -> Fold:
+    """NeuSight's measurements without one GPU; tests its transformers, whole, and its operators of the test split."""
+    device = np.array([p[0] for p in corpus.platforms])[corpus.row_platform]
+    source = np.array(corpus.sources)[corpus.row_source]
+    split = corpus.graph_split[corpus.row_graph]
+    rows, own = np.arange(len(device)), np.char.startswith(device, gpu)
+    there = np.char.startswith(source, "neusight")
+    test = own & ((source == "neusight-e2e") | ((source == "neusight-ops") & (split == "test")))
+    held = split == "val"
+    return Fold(
+        f"{gpu} left out",
+        Rows(rows[there & ~own & (split == "train")], rows[there & ~own & held], NOTHING, rows[test], NOTHING),
+        frozenset(np.unique(device[own]).tolist()),
+    )
+
+
+def unseen_shapes(corpus: Corpus) -> Fold:
+    """Single operators alone: tests shapes of the test split on devices that training knows."""
+    operator = np.array([s.endswith("-ops") for s in corpus.sources])[corpus.row_source]
+    return _without(corpus, "unseen shapes", operator & (corpus.graph_split[corpus.row_graph] == "test"), operator)
+
+
+def _without(corpus: Corpus, name: str, gone: np.ndarray, among: np.ndarray | None = None, every: bool = False) -> Fold:
+    """Tests rows of `gone` (mask), of test graphs or of every graph; the other rows of `among` train and select."""
+    split = corpus.graph_split[corpus.row_graph]
+    rows = np.arange(len(split))
+    stay = ~gone if among is None else among & ~gone
+    train, val = (rows[stay & (split == s)] for s in ("train", "val"))
+    return Fold(name, Rows(train, val, NOTHING, rows[gone & (every | (split == "test"))], NOTHING))
+
+
+def leave_precision_out(corpus: Corpus, device: str, precision: str) -> Fold:
+    """Tests one precision of one device; training has the device at its other precisions only.
+
+    Networks are few, so all of them are tested and may be known at other precisions; operators of the test split.
+    """
+    platform = np.array([p[0] == device and p[1] == precision for p in corpus.platforms])[corpus.row_platform]
+    operator = np.array([s.endswith("-ops") for s in corpus.sources])[corpus.row_source[platform]]
+    return _without(corpus, f"{device} {precision}", platform, every=not operator.all())

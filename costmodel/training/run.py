@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from costmodel.familiarity import Familiar
 from costmodel.metrics import mape, summary
 from costmodel.model import LeDGFormer
 from costmodel.platforms import Platform, Precision, list_devices, load_device, resolve, supported_precisions
 from costmodel.prompts import platform_sentence
 from costmodel.training.batches import Batches
-from costmodel.training.corpus import Corpus, LoadGraph, build_corpus, read_corpus
+from costmodel.training.corpus import MEASURED, Corpus, LoadGraph, build_corpus, read_corpus
 from costmodel.training.embeddings import embed
 from costmodel.training.export import conformal_quantile, write_bundle
-from costmodel.training.loop import Rows, TrainConfig, Trainer, predict_rows, thin
+from costmodel.training.loop import Rows, TrainConfig, Trainer, network_rows, predict_rows, thin
 from costmodel.training.split import TEST_DEVICES, VALIDATION_DEVICES
 
 Say = Callable[[str], None]
@@ -104,11 +105,13 @@ def calibrate(run: Run) -> dict[str, Any]:
     """Half-widths of the 90 % split-conformal interval from validation rows, and how unseen devices are best read.
 
     `unseen_devices` is "generic" where hiding the validation devices' numbers and sentence (`features.generic`) gives
-    the lower mean MAPE over sources, else "sheet". A run without held-out devices has neither: both are null.
+    the lower mean MAPE over sources, else "sheet". A run without held-out devices has neither: both are null. So is the
+    width for new families, which `ledg-cost evaluate new-families` measures.
     """
     batches = run.trainer.batches
     y, p, _ = predict_rows(run.network, batches, thin(run.corpus, run.rows.val, 1000, seed=1))
-    widths: dict[str, float | None] = {"known_platform": round(conformal_quantile(y, p), 4), "new_platform": None}
+    widths: dict[str, float | None] = {"known_platform": round(conformal_quantile(y, p), 4)}
+    widths |= {"new_family": None, "new_platform": None}
     reading, scores = None, {}
     if len(run.rows.val_device):
         rows = thin(run.corpus, run.rows.val_device, 1000, seed=1)
@@ -119,6 +122,48 @@ def calibrate(run: Run) -> dict[str, Any]:
         reading = min(scores, key=lambda mode: scores[mode])
         widths["new_platform"] = round(conformal_quantile(*answers[reading][:2]), 4)
     return {"coverage": 0.9, "half_width": widths, "unseen_devices": reading, "validation_mape": scores}
+
+
+REFERENCES = 600
+"""Training networks of the most varied source whose vectors a bundle keeps; of every other source a tenth of that."""
+
+
+def graph_vectors(run: Run, rows: np.ndarray) -> np.ndarray:
+    """(n, d) vector of each row's graph, at the row's batch."""
+    found = [np.zeros((0, run.trainer.config.model.width), np.float32)]
+    with torch.no_grad():
+        for at in range(0, len(rows), 16):
+            step = run.trainer.batches.pack([rows[i : i + 1] for i in range(at, min(at + 16, len(rows)))])
+            found.append(run.network.eval().encode(step.batch)[1].numpy())
+    return np.concatenate(found)
+
+
+def drawn_rows(corpus: Corpus, rows: np.ndarray, most: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Source → of at most `most` of its graphs among `rows`, drawn by a fixed seed, a row of the least batch and one of
+    the largest."""
+    rng = np.random.default_rng(seed)
+    found = {}
+    for s in np.unique(corpus.row_source[rows]):
+        own = rows[corpus.row_source[rows] == s]
+        own = own[np.lexsort((corpus.row_batch[own], corpus.row_graph[own]))]
+        graphs, first = np.unique(corpus.row_graph[own], return_index=True)
+        last = np.append(first[1:], len(own)) - 1
+        chosen = rng.permutation(len(graphs))[:most]
+        found[corpus.sources[s]] = own[np.unique(np.concatenate([first[chosen], last[chosen]]))]
+    return found
+
+
+def familiar(run: Run) -> Familiar:
+    """What the run takes for in distribution, from its training and validation networks."""
+    known, tenth = run.rows.train, REFERENCES // 10
+    of_source = np.array(run.corpus.sources)[run.corpus.row_source[known]]
+    references = [
+        *drawn_rows(run.corpus, known[of_source == "timm"], REFERENCES).values(),
+        *drawn_rows(run.corpus, known[of_source != "timm"], tenth).values(),
+    ]
+    unseen = drawn_rows(run.corpus, network_rows(run.corpus, run.rows.val), 100)
+    limits = [graph_vectors(run, rows) for rows in unseen.values()]
+    return Familiar.fit(graph_vectors(run, np.concatenate(references)), limits)
 
 
 def validation(run: Run) -> dict[str, Any]:
@@ -137,7 +182,7 @@ def release(run: Run, folder: Path, language: Path, calibration: Mapping[str, An
     summary_ = {
         "seed": config.seed, "steps": config.steps, "selected_step": int(best["step"]), "hold_out": config.hold_out,
         "rows": len(run.rows.train), "graphs": len(np.unique(corpus.row_graph[run.rows.train])),
-        "platforms": _platforms(run),
+        "platforms": _platforms(run), "own": "; our own" if MEASURED in corpus.sources else "",
         "named_runtimes": sorted(named) if (named := run.trainer.batches.named) is not None else None,
         "validation": figures, "sentences": _sentences(run),
     }  # fmt: skip
@@ -152,7 +197,9 @@ def release(run: Run, folder: Path, language: Path, calibration: Mapping[str, An
         ]
     )
     facts = card(summary_, calibration)
-    write_bundle(folder, run.network, example, language, (sentences, vectors), calibration, summary_, facts)
+    write_bundle(
+        folder, run.network, example, language, (sentences, vectors), calibration, summary_, facts, familiar(run)
+    )
 
 
 def _platforms(run: Run) -> dict[str, dict[str, int]]:
@@ -184,7 +231,7 @@ def card(facts: Mapping[str, Any], calibration: Mapping[str, Any]) -> str:
         "Predicts the latency of one forward pass from a network's graph and a device's spec sheet.", "",
         f"- Trained on {facts['rows']:,} measurements of {facts['graphs']:,} graphs on"
         f" {len(facts['platforms'])} platforms"
-        " (HELP, NNLQP, pytorch-image-models, PaddleClas, MLPerf, NeuSight, tinynas).",
+        f" (HELP, NNLQP, pytorch-image-models, PaddleClas, MLPerf, NeuSight, tinynas{facts['own']}).",
         "- Split: 80/10/10 % of graphs by fingerprint; published test graphs stay out. "
         + ("Four test and three validation devices were held out." if facts["hold_out"] else "All devices train."),
         f"- Seed {facts['seed']}, {facts['steps']} steps, step {facts['selected_step']} selected on validation graphs.",

@@ -16,7 +16,9 @@ from costmodel.metrics import summary
 from costmodel.training.corpus import Corpus
 from costmodel.training.folds import Fold
 from costmodel.training.loop import TrainConfig, predict_rows
-from costmodel.training.run import Say, train
+from costmodel.training.run import Run, Say, calibrate, train
+
+DIGITS = {"spearman": 4, "half_width": 4}
 
 Answer = Callable[[Fold, int], np.ndarray]
 """(fold, seed) → predictions in ms, one per row of `fold.rows.test`."""
@@ -42,12 +44,20 @@ class Learned:
         self.say(f"{folder.relative_to(self.folder.parent)}: {len(fold.rows.train)} rows train")
         config = replace(self.config, seed=seed)
         run = train(self.corpus, config, self.cache, folder, self.encoder, self.say, fold.rows, fold.left_out)
-        _, p, r = predict_rows(run.network, run.trainer.batches, fold.rows.test)
-        place = np.empty(len(self.corpus.row_ms), np.int64)
-        place[r] = np.arange(len(r))
-        answers = p[place[fold.rows.test]]
+        as_generic = False
+        if fold.left_out and len(fold.rows.val_device) and config.augmentation.generic:
+            as_generic = calibrate(run)["unseen_devices"] == "generic"
+        answers = in_order(run, fold.rows.test, as_generic)
         np.save(kept, answers)
         return answers
+
+
+def in_order(run: Run, rows: np.ndarray, as_generic: bool = False) -> np.ndarray:
+    """(n,) predictions in ms of rows, in their order."""
+    _, p, r = predict_rows(run.network, run.trainer.batches, rows, as_generic)
+    place = np.empty(len(run.corpus.row_ms), np.int64)
+    place[r] = np.arange(len(r))
+    return p[place[rows]]
 
 
 def tabulate(
@@ -74,7 +84,7 @@ def average(rows: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, 
         figures = [row[model] for row in rows.values()]
         result[model] = {"n": sum(f["n"] for f in figures)}
         for key in ("mape", "acc10", "spearman"):
-            result[model][key] = round(float(np.mean([f[key] for f in figures])), 4 if key == "spearman" else 2)
+            result[model][key] = round(float(np.mean([f[key] for f in figures])), DIGITS.get(key, 2))
     return result
 
 
@@ -83,11 +93,18 @@ def spread(figures: Sequence[dict[str, float]]) -> dict[str, float]:
     if len(figures) == 1:
         return figures[0]
     result: dict[str, float] = {"n": figures[0]["n"], "seeds": len(figures)}
-    for key in ("mape", "acc10", "spearman"):
+    for key in (k for k in figures[0] if k != "n"):
         values = np.array([f[key] for f in figures])
-        result[key] = round(float(values.mean()), 4 if key == "spearman" else 2)
-        result[f"{key}_sd"] = round(float(values.std(ddof=1)), 4 if key == "spearman" else 2)
+        result[key] = round(float(values.mean()), DIGITS.get(key, 2))
+        result[f"{key}_sd"] = round(float(values.std(ddof=1)), DIGITS.get(key, 2))
     return result
+
+
+def interval(y: np.ndarray, p: np.ndarray, half: float | None) -> dict[str, float]:
+    """Share in % of measurements within a factor e^half of the prediction, and the half-width; nothing without one."""
+    if half is None:
+        return {}
+    return {"coverage": round(float((np.abs(np.log(y / p)) <= half).mean() * 100), 1), "half_width": round(half, 4)}
 
 
 def markdown(rows: Mapping[str, Mapping[str, Mapping[str, float]]], head: str) -> list[str]:

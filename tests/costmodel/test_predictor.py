@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from costmodel.bundle import RELEASED, WEIGHTS, Bundle
 from costmodel.errors import CorruptBundleError
+from costmodel.familiarity import FILE, Familiar
 from costmodel.features import numeric_channel, platform_channel, platform_rates, roofline_times, statistics
 from costmodel.ir import DType, Graph, GraphBuilder
 from costmodel.platforms import resolve
@@ -143,3 +146,25 @@ def test_the_bundle_is_small_and_names_its_training() -> None:
     assert len(training["platforms"]) >= 20
     for word in ("seed", "steps", "validation", "hold_out"):
         assert word in training
+
+
+def test_networks_unlike_training_are_told_where_that_was_measured(tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(RELEASED, folder)
+    rule = Familiar.from_bytes((folder / FILE).read_bytes())
+    raw = Familiar(rule.references, rule.scale, -1.0).to_bytes()  # whatever comes is far
+    (folder / FILE).write_bytes(raw)
+    config = json.loads((folder / "config.json").read_text())
+    config["sha256"][FILE] = hashlib.sha256(raw).hexdigest()
+    (folder / "config.json").write_text(json.dumps(config))
+    calibration = json.loads((folder / "calibration.json").read_text())
+    found = {}
+    for width in (None, 1.5):
+        calibration["half_width"]["new_family"] = width
+        (folder / "calibration.json").write_text(json.dumps(calibration))
+        found[width] = LeDGFormerModel(folder).estimate(small_net(4), resolve("t4", "fp32", "paddle-trt"))
+    assert not any("out of distribution" in w for w in found[None].warnings)
+    assert any("out of distribution" in w for w in found[1.5].warnings)
+    low, high = found[1.5].interval_ms
+    assert high / low > found[None].interval_ms[1] / found[None].interval_ms[0]
+    assert high == pytest.approx(found[1.5].latency_ms * np.exp(1.5))

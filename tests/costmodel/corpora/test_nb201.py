@@ -10,8 +10,8 @@ CONV3 = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_co
 BEST = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|"
 NONE = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
 FINGERPRINTS = [
-    (False, "716550f8b8e89223f314425a27e138701ccd9b81ee41c1c1a1b36b8608055d8e"),
-    (True, "69eaef5c1ae47c06e71ddafcedf87044e5c816e937ab6133631b5032d89da2a9"),
+    (False, "acebd34752126389bff7b626eb26d2fb0ff0d3c0ff2b10f783cbd7436eb24113"),
+    (True, "c5d6cca0936a61076918a93dd23dedd9ff59b8a442bce7a5d5a98736da64403d"),
 ]
 DEAD = "|nor_conv_3x3~0|+|none~0|none~1|+|nor_conv_1x1~0|none~1|nor_conv_3x3~2|"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,19 +11,26 @@ import pytest
 
 pytest.importorskip("torch", reason="training needs torch; install the dev extra")
 
+from costmodel.errors import DataError
+from costmodel.onnx_writer import to_onnx
 from costmodel.samples import Sample
 from costmodel.training import protocols
-from costmodel.training.corpus import Corpus
+from costmodel.training.corpus import Corpus, Row, append
 from costmodel.training.folds import (
     Fold,
+    architecture,
     families,
     family_of,
     in_domain,
     leave_devices_out,
-    leave_platforms_out,
+    leave_families_out,
+    leave_networks_out,
+    leave_precision_out,
     out_of_domain,
+    unseen_shapes,
+    zero_shot,
 )
-from costmodel.training.measured import build_measured
+from costmodel.training.measured import build_measured, nnlqp_graph, nnlqp_samples
 from costmodel.training.tables import average, tabulate
 from tests.costmodel.training.test_loop import TINY, net, quiet
 
@@ -88,7 +96,7 @@ def test_devices_and_precisions_left_out_leave_no_row(corpus: Corpus) -> None:
     assert set(devices[fold.rows.test]) == {"v100"}
     assert "v100" not in set(devices[np.concatenate([fold.rows.train, fold.rows.val])])
     assert "v100" in fold.left_out
-    fold = leave_platforms_out(corpus, "t4 fp16", "t4", "fp16")
+    fold = leave_precision_out(corpus, "t4", "fp16")
     platforms = np.array(["|".join(p[:2]) for p in corpus.platforms])[corpus.row_platform]
     assert set(platforms[fold.rows.test]) == {"t4|fp16"}
     assert set(platforms[fold.rows.train]) == {"t4|fp32", "v100|fp32"}
@@ -126,3 +134,72 @@ def test_the_protocol_runs_end_to_end_and_resumes(
 
     monkeypatch.setattr("costmodel.training.tables.train", refuse)
     assert protocols.nnlqp("nnlqp-ood", corpus, {"default": 1}, tmp_path, tmp_path / "runs", "none", quiet) == record
+
+
+def test_a_devices_networks_leave_and_its_operators_stay(corpus: Corpus) -> None:
+    ops = append(
+        corpus,
+        [Row(name, "v100", "tvm", "fp32", 1, 0.01, "some-ops") for name in corpus.names[:40]],
+    )
+    fold = leave_networks_out(ops, "v100")
+    source = np.array(ops.sources)[ops.row_source]
+    device = np.array([p[0] for p in ops.platforms])[ops.row_platform]
+    assert (device[fold.rows.test] == "v100").all()
+    assert (source[fold.rows.test] == "measured").all()
+    assert len(fold.rows.test) == len(corpus.names)
+    fit = np.concatenate([fold.rows.train, fold.rows.val])
+    assert set(source[fit][device[fit] == "v100"]) == {"some-ops"}
+    shapes = unseen_shapes(ops)
+    assert set(source[np.concatenate([shapes.rows.train, shapes.rows.val, shapes.rows.test])]) == {"some-ops"}
+    seen, tested = sides(ops, shapes)
+    assert tested
+    assert not seen & tested
+
+
+def test_new_families_stand_on_one_side(corpus: Corpus) -> None:
+    words = ("resnet", "vgg", "vit", "swin", "mnasnet")
+    names = [f"timm/{words[i % len(words)]}{i}_base@224" for i in range(len(corpus.names))]
+    fold = leave_families_out(replace(corpus, names=names))
+    sets = {
+        part: {architecture(names[g]) for g in corpus.row_graph[getattr(fold.rows, part)]}
+        for part in ("train", "val", "val_device", "test")
+    }
+    known = sets["train"] | sets["val"]
+    assert sets["test"]
+    assert sets["val_device"]
+    assert not known & sets["test"]
+    assert not known & sets["val_device"]
+    assert not sets["test"] & sets["val_device"]
+    assert architecture("timm/tf_efficientnet_b0@224") == "efficientnet"
+    assert architecture("gen/vgg/3") == ""
+
+
+def test_zero_shot_leaves_a_platform_and_its_networks_out(corpus: Corpus) -> None:
+    platforms = [("t4", "fp32", "tensorrt"), ("p4", "fp32", "tensorrt"), ("gtx1660", "fp32", "tensorrt")]
+    shifted = replace(corpus, platforms=platforms, row_platform=corpus.row_graph % 3)
+    folds = list(zero_shot(shifted))
+    assert [f.name for f in folds] == ["t4 fp32", "p4 fp32"]
+    for place, fold in enumerate(folds):
+        assert set(shifted.row_platform[fold.rows.test]) == {place}
+        assert place not in set(shifted.row_platform[fold.rows.train])
+        seen, tested = sides(shifted, fold)
+        assert not seen & tested
+    with pytest.raises(DataError, match="t4 in fp32"):
+        list(zero_shot(replace(corpus, platforms=[("v100", "fp32", "tvm")] * 3)))
+
+
+def test_published_nnlqp_folder_becomes_a_corpus(tmp_path: Path) -> None:
+    folder = tmp_path / "unseen_structure"
+    lines = []
+    for family in ("alexnet", "vgg16"):
+        for seed in range(3):
+            path = folder / "onnx" / f"nnmeter_{family}" / f"nnmeter_{family}_transform_{seed:04d}.onnx"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(to_onnx(net(16 + 8 * seed, 1 + (family == "vgg16"))).SerializeToString())
+            lines.append(f"{seed} {path.relative_to(folder).as_posix()} 1 {1.5 + seed} {family} 1")
+    (folder / "gt.txt").write_text("\n".join(lines) + "\n")
+    samples = nnlqp_samples(tmp_path)
+    corpus = build_measured(samples, partial(nnlqp_graph, tmp_path), tmp_path / "cache", quiet, workers=1)
+    assert [f.name for f in out_of_domain(corpus)] == ["AlexNet", "VGG"]
+    assert corpus.platforms == [("gtx1660", "fp32", "tensorrt-7.1")]
+    assert sorted(corpus.row_ms.tolist()) == [1.5, 1.5, 2.5, 2.5, 3.5, 3.5]

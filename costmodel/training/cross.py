@@ -1,0 +1,169 @@
+"""The cross-hardware protocols on the corpora: what is left out of training, and the tables of what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from costmodel.baselines import answer
+from costmodel.errors import DataError
+from costmodel.familiarity import Familiar
+from costmodel.metrics import summary
+from costmodel.training.corpus import Corpus
+from costmodel.training.export import conformal_quantile
+from costmodel.training.folds import (
+    Fold,
+    leave_devices_out,
+    leave_families_out,
+    leave_networks_out,
+    leave_precision_out,
+    neusight,
+    unseen_shapes,
+)
+from costmodel.training.loop import CONFIGS, TrainConfig, network_rows, predict_rows, thin
+from costmodel.training.run import Run, Say, drawn_rows, familiar, graph_vectors, train
+from costmodel.training.tables import Answer, Learned, average, in_order, interval, tabulate
+
+STEPS = {"cross-device": 2000, "precision-transfer": 2000, "neusight": 1200, "operators": 1200, "new-families": 3000}
+"""Training steps of one fold."""
+
+PRECISIONS = (("t4", "fp16"), ("v100", "int8"))
+NEUSIGHT_GPUS = ("p4", "t4", "p100", "v100", "a100")
+NEUSIGHT_SHARES = {"neusight-ops": 0.5, "neusight-e2e": 0.5}
+OPERATOR_SHARES = {"neusight-ops": 0.6, "tinynas-ops": 0.4}
+BASELINES = ("roofline", "FLOPs", "FLOPs+bytes", "trees")
+MOST_ROWS = 3000
+"""Tested rows of one source of a fold."""
+
+
+def protocols() -> tuple[str, ...]:
+    """Names of the protocols of this module."""
+    return tuple(STEPS)
+
+
+def cross_hardware(
+    protocol: str, corpus: Corpus, configs: Mapping[str, int], cache: Path, folder: Path, encoder: str, say: Say,
+    devices: Sequence[str] = (), steps: int | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """The table of `cross-device`, `precision-transfer`, `neusight` or `operators`.
+
+    configs  configuration → seeds
+    devices  of cross-device, in place of all that ran networks; "t4:operators" leaves out the networks of t4 alone
+    steps    of training, in place of `STEPS`
+    """
+    folds = [_thinned(corpus, fold) for fold in _folds(protocol, corpus, devices)]
+    models: dict[str, Answer] = {name: answer(name, corpus) for name in BASELINES}
+    for name in configs:
+        config = fold_config(name, protocol, steps)
+        models[name] = Learned(corpus, config, cache, folder / f"{protocol}-{name}", encoder, say)
+    found = tabulate(corpus, folds, models, configs, _label(corpus))
+    return {"steps": steps or STEPS[protocol], "tables": {protocol: {**found, "average": average(found)}}}
+
+
+def fold_config(name: str, protocol: str, steps: int | None = None) -> TrainConfig:
+    """Configuration `name` for a fold of a protocol."""
+    steps = steps or STEPS[protocol]
+    config = replace(CONFIGS[name], steps=steps, evaluate_every=max(1, steps // 4))
+    if protocol == "neusight":
+        return replace(config, shares=NEUSIGHT_SHARES, weights={}, ladders=False, nodes=3000)
+    if protocol == "operators":
+        return replace(config, shares=OPERATOR_SHARES, weights={}, ladders=False, nodes=600)
+    return config
+
+
+def devices_of(corpus: Corpus) -> list[str]:
+    """Devices with measured networks, MLPerf's single network apart."""
+    rows = network_rows(corpus, np.arange(len(corpus.row_ms)))
+    rows = rows[np.array(corpus.sources)[corpus.row_source[rows]] != "mlperf"]
+    return sorted({corpus.platforms[p][0] for p in np.unique(corpus.row_platform[rows])})
+
+
+def _folds(protocol: str, corpus: Corpus, devices: Sequence[str]) -> list[Fold]:
+    if protocol == "neusight":
+        return [neusight(corpus, gpu) for gpu in NEUSIGHT_GPUS]
+    if protocol == "operators":
+        return [unseen_shapes(corpus)]
+    if protocol == "precision-transfer":
+        return [leave_precision_out(corpus, *pair) for pair in PRECISIONS]
+    known = devices_of(corpus)
+    unknown = [d for d in devices if d.removesuffix(":operators") not in known]
+    if unknown:
+        raise DataError(f"no networks of device '{unknown[0]}' in the corpora; use one of {', '.join(known)}")
+    return [
+        leave_networks_out(corpus, d.removesuffix(":operators"))
+        if d.endswith(":operators")
+        else leave_devices_out(corpus, d, [d])
+        for d in devices or (*known, "t4:operators")
+    ]
+
+
+def _thinned(corpus: Corpus, fold: Fold) -> Fold:
+    return replace(fold, rows=replace(fold.rows, test=thin(corpus, fold.rows.test, MOST_ROWS)))
+
+
+def _label(corpus: Corpus) -> Callable[[Fold], np.ndarray]:
+    source = np.array(corpus.sources)
+    kind = np.array(["/" + _operator(name) if name.startswith("op/") else "" for name in corpus.names])
+
+    def label(fold: Fold) -> np.ndarray:
+        rows = fold.rows.test
+        sources = source[corpus.row_source[rows]]
+        if fold.name == "unseen shapes":
+            sources = np.char.add(sources, kind[corpus.row_graph[rows]])
+        return np.char.add(f"{fold.name} · ", sources)
+
+    return label
+
+
+def _operator(name: str) -> str:
+    """The operator of an operator graph's name, "bmm" of "op/op=bmm,batch=…"."""
+    return name.split("op=")[-1].split(",")[0]
+
+
+def new_families(
+    corpus: Corpus, config: str, cache: Path, folder: Path, encoder: str, say: Say, steps: int | None = None
+) -> dict[str, Any]:
+    """What networks of architecture families outside training cost: error, interval, and how often they are told.
+
+    Half of the left-out families calibrate the interval, the others are reported, beside new networks of known
+    families with the interval of known ones. `hit_rate` is the share in % of networks of left-out families that count
+    as out of distribution, `false_alarms` that of new networks of known families.
+    """
+    fold = leave_families_out(corpus)
+    setting = replace(fold_config(config, "new-families", steps), hold_out=False)
+    run = train(corpus, setting, cache, folder / f"new-families-{config}", encoder, say, fold.rows, frozenset())
+    timm = np.array([name.startswith("timm/") for name in corpus.names])
+    split = corpus.graph_split[corpus.row_graph]
+    out = np.concatenate([fold.rows.val_device, fold.rows.test])
+    usual = np.flatnonzero(timm[corpus.row_graph] & (split == "test"))
+    usual = usual[~np.isin(corpus.row_graph[usual], np.unique(corpus.row_graph[out]))]
+    half = {}
+    for name, rows in (("known_platform", fold.rows.val), ("new_family", fold.rows.val_device)):
+        rows = thin(corpus, rows, 1000, seed=1)
+        y, p, _ = predict_rows(run.network, run.trainer.batches, rows)
+        half[name] = round(conformal_quantile(y, p), 4)
+    rule = familiar(run)
+    table: dict[str, dict[str, dict[str, float]]] = {}
+    for name, rows, width in (
+        ("new networks of known families", usual, half["known_platform"]),
+        ("networks of new families", fold.rows.test, half["new_family"]),
+    ):
+        y, p = corpus.row_ms[rows], in_order(run, rows)
+        told = _told(run, rule, rows)
+        flag = {"told_new": round(float(told.mean() * 100), 1)}
+        table[name] = {config: summary(y, p) | interval(y, p, width) | flag}
+    return {
+        "steps": setting.steps, "half_width": half, "hit_rate": round(float(_told(run, rule, out).mean() * 100), 1),
+        "false_alarms": table["new networks of known families"][config]["told_new"],
+        "tables": {"new families": table},
+    }  # fmt: skip
+
+
+def _told(run: Run, rule: Familiar, rows: np.ndarray) -> np.ndarray:
+    """Whether each network among `rows`, at its least and at its largest batch, counts as new."""
+    drawn = drawn_rows(run.corpus, rows, len(rows))
+    return np.concatenate([rule.is_new(graph_vectors(run, own)) for own in drawn.values()])

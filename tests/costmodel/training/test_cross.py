@@ -1,0 +1,80 @@
+"""The cross-hardware protocols run end to end on a small corpus, and report what they say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="training needs torch; install the dev extra")
+pytest.importorskip("sklearn", reason="the trees need scikit-learn; install the dev extra")
+
+from costmodel.errors import DataError
+from costmodel.samples import Sample
+from costmodel.training import cross
+from costmodel.training.corpus import Corpus, Row, append
+from costmodel.training.loop import TrainConfig
+from costmodel.training.measured import build_measured
+from tests.costmodel.training.test_loop import TINY, net, quiet
+
+WORDS = ("resnet", "vgg", "swin", "mnasnet", "vit")
+
+
+def graph_of(name: str):  # type: ignore[no-untyped-def]
+    seed = int(name.split("_")[-1].split("@")[0])
+    return net(32 + 8 * seed, 1 + seed % 3)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    names = [f"timm/{WORDS[i % 5]}_{i}@32" for i in range(60)]
+    samples = [
+        Sample(graph_of(n).fingerprint, d, p, "pytorch-eager", 1, 0.1 + i / 10, name=n)
+        for i, n in enumerate(names)
+        for d, p in (("t4", "fp16"), ("t4", "fp32"), ("v100", "fp32"))
+    ]
+    built = build_measured(samples, graph_of, tmp_path_factory.mktemp("cache"), quiet, workers=1)
+    return append(built, [Row(n, "t4", "pytorch-eager", "fp32", 1, 0.05, "neusight-ops") for n in names])
+
+
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    def config(name: str, protocol: str, steps: int | None = None) -> TrainConfig:
+        return replace(TINY, steps=10, evaluate_every=10, ladders=False, shares={"measured": 1.0, "neusight-ops": 0.1},
+                       model=replace(TINY.model, text_width=384))  # fmt: skip
+
+    monkeypatch.setattr(cross, "fold_config", config)
+    monkeypatch.setattr(
+        "costmodel.training.run.embed", lambda sentences, *_: np.ones((len(sentences), 384), np.float32)
+    )
+
+
+def test_a_device_left_out_is_tested_beside_baselines(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny(monkeypatch)
+    assert cross.devices_of(corpus) == ["t4", "v100"]
+    record = cross.cross_hardware(
+        "cross-device", corpus, {"default": 1}, tmp_path, tmp_path, "none", quiet, ("v100", "t4:operators")
+    )
+    table = record["tables"]["cross-device"]
+    assert set(table) == {"v100 · measured", "t4, operators alone · measured", "average"}
+    assert table["t4, operators alone · measured"]["default"]["n"] == 120
+    assert set(table["v100 · measured"]) == {*cross.BASELINES, "default"}
+    assert all(np.isfinite(f["mape"]) for f in table["v100 · measured"].values())
+    with pytest.raises(DataError, match="no networks of device 'h100'"):
+        cross.cross_hardware("cross-device", corpus, {}, tmp_path, tmp_path, "none", quiet, ("h100",))
+
+
+def test_new_families_are_measured_with_their_interval(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny(monkeypatch)
+    record = cross.new_families(corpus, "default", tmp_path, tmp_path, "none", quiet)
+    rows = record["tables"]["new families"]
+    new = rows["networks of new families"]["default"]
+    assert new["n"] == 12 * 4  # the mnasnets, each in four rows
+    assert new["half_width"] == record["half_width"]["new_family"] > 0
+    assert 0 <= record["hit_rate"] <= 100
+    assert record["false_alarms"] == rows["new networks of known families"]["default"]["told_new"]
