@@ -119,7 +119,8 @@ def command(
     took = {"minutes": round((time.monotonic() - began) / 60, 1)}
     record = {"schema": 1, "protocol": protocol, "configs": list(configs), "seeds": seeds, **took, **table}
     if out:
-        out.write_text(json.dumps(record, indent=1) + "\n")
+        plain = json.loads(json.dumps(record), parse_constant=lambda _: None)  # JSON knows no NaN
+        out.write_text(json.dumps(plain, indent=1) + "\n")
     click.echo(text)
 
 

@@ -116,7 +116,9 @@ def markdown(rows: Mapping[str, Mapping[str, Mapping[str, float]]], head: str) -
     return lines
 
 
-def cell(f: Mapping[str, float]) -> str:
-    """MAPE ± spread / Acc(10 %) / Spearman."""
+def cell(f: Mapping[str, float | None]) -> str:
+    """MAPE ± spread / Acc(10 %) / Spearman, a dash where one side is constant."""
     deviation = f" ± {f['mape_sd']:.1f}" if "mape_sd" in f else ""
-    return f"{f['mape']:.1f}{deviation} / {f['acc10']:.0f} / {f['spearman']:.2f}"
+    rank = f["spearman"]
+    shown = "–" if rank is None or np.isnan(rank) else f"{rank:.2f}"
+    return f"{f['mape']:.1f}{deviation} / {f['acc10']:.0f} / {shown}"
