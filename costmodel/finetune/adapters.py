@@ -30,14 +30,14 @@ _COMPONENTS: dict[str, tuple[str, ...]] = {"scale": (), "line": ("level",), "res
 
 @dataclass(frozen=True)
 class Adapter:
-    """One fitted adapter. `operators`, `head` or `terms` (3,) replace the model's node times, `process` corrects the
+    """One fitted adapter. `operators`, `head` or three `terms` replace the model's node times, `process` corrects the
     sum."""
 
     kind: str
     operators: Operators | None = None
     process: Process | None = None
     head: Head | None = None
-    terms: np.ndarray | None = None
+    terms: tuple[float, ...] | None = None
 
     def apply(self, readings: Readings) -> tuple[np.ndarray, np.ndarray]:
         """ln of latency in ms (G,) and the nodes' parts of it in ms (R,), which add up to it."""
@@ -46,7 +46,7 @@ class Adapter:
         if own is not None:
             node_ms = own.node_ms(readings)
         elif self.terms is not None:
-            node_ms = terms.node_ms(self.terms, readings)
+            node_ms = terms.node_ms(np.array(self.terms), readings)
         if node_ms is not readings.node_ms:
             log_ms = np.log(np.add.reduceat(node_ms, readings.start[:-1]))
         if self.process is not None:
@@ -80,7 +80,7 @@ def fit(
             raise ValueError("training the head needs the released one")
         return Adapter(kind, head=head_training.train(released, readings, log_measured))
     if kind == "roofline":
-        return Adapter(kind, terms=terms.fit(readings, log_measured))
+        return Adapter(kind, terms=tuple(terms.fit(readings, log_measured).tolist()))
     base, rates = readings.log_ms, None
     if kind in ("operators", "residual"):
         known = like.operators if like else None
@@ -102,7 +102,7 @@ def to_record(adapter: Adapter) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if adapter.process is not None:
         record["process"], arrays = gaussian.to_record(adapter.process)
     if adapter.terms is not None:
-        record["terms"] = adapter.terms.tolist()
+        record["terms"] = list(adapter.terms)
     if adapter.head is not None:
         arrays |= head.to_arrays(adapter.head)
     return record, arrays
@@ -122,8 +122,8 @@ def from_record(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> 
     )
 
 
-def _terms(values: Any) -> np.ndarray:
-    found = np.asarray(values, np.float64)
-    if found.shape != (terms.TERMS,) or not (found > 0).all():
+def _terms(values: Any) -> tuple[float, ...]:
+    found = tuple(float(v) for v in values)
+    if len(found) != terms.TERMS or min(found) <= 0:
         raise ValueError("roofline factors do not match")
     return found

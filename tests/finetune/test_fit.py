@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from costmodel.errors import DataError
-from costmodel.finetune import fit
+from costmodel.finetune import adapters, fit
 from costmodel.finetune.fit import by_network
 from costmodel.ir import Graph
 from costmodel.predictor import LeDGFormerModel
@@ -39,4 +39,8 @@ def test_answers_do_not_depend_on_the_order_of_samples(model: LeDGFormerModel, g
     known = {g.fingerprint: g for g in graphs}
     measured = samples(graphs[:12], np.linspace(1, 4, 12))
     kinds = ("none", "scale")
-    assert fit(model, known, measured, kinds=kinds) == fit(model, known, measured[::-1], kinds=kinds)
+    one, other = (fit(model, known, m, kinds=kinds) for m in (measured, measured[::-1]))
+    assert replace(one, adapter=other.adapter) == other
+    (record, arrays), (again, same) = (adapters.to_record(o.adapter) for o in (one, other))
+    assert record == again
+    assert {k: v.tolist() for k, v in arrays.items()} == {k: v.tolist() for k, v in same.items()}
