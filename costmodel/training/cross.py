@@ -157,7 +157,8 @@ def new_families(
         flag = {"told_new": round(float(told.mean() * 100), 1)}
         table[name] = {config: summary(y, p) | interval(y, p, width) | flag}
     return {
-        "seeds": 1, "steps": setting.steps, "half_width": half, "hit_rate": round(float(_told(run, rule, out).mean() * 100), 1),
+        "seeds": 1, "steps": setting.steps, "half_width": half,
+        "hit_rate": round(float(_told(run, rule, out).mean() * 100), 1),
         "false_alarms": table["new networks of known families"][config]["told_new"],
         "tables": {"new families": table},
     }  # fmt: skip

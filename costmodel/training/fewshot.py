@@ -54,7 +54,8 @@ def help_few_shot(
     for device, batch in UNSEEN.items():
         say(f"{device}: {samples} samples, {draws} draws")
         table[device] = _device(corpus, model, device, batch, draws, samples, tested)
-    return {"seeds": 1, "steps": setting.steps, "samples": samples, "tables": {"HELP": {**table, "average": average(table)}}}
+    tables = {"HELP": {**table, "average": average(table)}}
+    return {"seeds": 1, "steps": setting.steps, "samples": samples, "tables": tables}
 
 
 def _on_help(corpus: Corpus, fold: Fold) -> Fold:
