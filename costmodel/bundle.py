@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,20 @@ from costmodel.errors import BundleVersionError, CorruptBundleError
 from costmodel.features import COLUMNS
 from costmodel.prompts import TEMPLATE_VERSION
 
-BUNDLE_FORMAT = 1
+BUNDLE_FORMAT = 2
 ENCODE, HEAD, WEIGHTS = "encode.onnx", "head.onnx", "model.safetensors"
 RELEASED = Path(__file__).parent / "bundle_v1"
 ENOUGH = 30
 """Measured networks from which a platform counts as learned; below, the interval is that of a new platform."""
+
+
+def of_standing(values: Mapping[str, float | None], standing: str) -> float:
+    """A width or a share of the calibration for a platform that is "known" to training, or "new_platform" or
+    "new_runtime"; a runtime that was not measured apart counts as a new platform, and 0 as what is missing."""
+    if standing == "known":
+        return values.get("known_platform") or 0.0
+    found = values.get(standing)
+    return (values["new_platform"] or 0.0) if found is None else found
 
 
 class Bundle:
@@ -50,7 +60,7 @@ class Bundle:
     def calibration(self) -> dict[str, Any]:
         """Half-widths of ln(latency) by what is known of a platform, and how unseen devices are read."""
         value = self._json("calibration.json")
-        missing = {"half_width", "unseen_devices"} - set(value)
+        missing = {"half_width", "roofline_share", "unseen_devices"} - set(value)
         if missing or not {"known_platform", "new_family", "new_platform"} <= set(value["half_width"]):
             raise CorruptBundleError(f"bundle {self.folder}: calibration.json lacks widths or reading; retrain it")
         return value

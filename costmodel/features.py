@@ -116,7 +116,7 @@ def _leaders(groups: NDArray[np.int64], launch: NDArray[np.float64]) -> NDArray[
 
 
 def relation_edges(edges: Sequence[tuple[int, int]], nodes: int) -> tuple[Ints, Ints]:
-    """Edge lists of I + M_son, I + M_father and I + M_grand, as (source, relation · n + target), sorted by target.
+    """Edge lists of M_son, M_father and M_grand, as (source, relation · n + target), sorted by target.
 
     M_son = A, M_father = Aᵀ, M_grand = Bi(AᵀAᵀ); row i of M_r lists whom node i attends to.
     """
@@ -130,9 +130,8 @@ def relation_edges(edges: Sequence[tuple[int, int]], nodes: int) -> tuple[Ints, 
     offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     grandparent = parents_sorted[np.repeat(starts[parent], counts) + offsets]
     grand = np.unique(grandchild * nodes + grandparent) if nodes else grandchild
-    own = np.arange(nodes)
-    src = np.concatenate([own, child, own, parent, own, grand % max(nodes, 1)])
-    seg = np.concatenate([own, parent, own + nodes, child + nodes, own + 2 * nodes, grand // max(nodes, 1) + 2 * nodes])
+    src = np.concatenate([child, parent, grand % max(nodes, 1)])
+    seg = np.concatenate([parent, child + nodes, grand // max(nodes, 1) + 2 * nodes])
     order = np.argsort(seg, kind="stable")
     return src[order], seg[order]
 
@@ -141,12 +140,6 @@ def placed_edges(src: Ints, seg: Ints, nodes: int, offset: int, padded: int) -> 
     """A graph's edges where its nodes stand in a pack: from `offset` on, in `padded` nodes in all."""
     relation, target = np.divmod(seg.astype(np.int64), nodes)
     return src.astype(np.int64) + offset, relation * padded + target + offset
-
-
-def padding_edges(used: int, padded: int) -> tuple[Ints, Ints]:
-    """Self-loops of padding nodes in all relations, so that no softmax is empty."""
-    pad = np.arange(used, padded)
-    return np.tile(pad, 3), np.concatenate([pad, pad + padded, pad + 2 * padded])
 
 
 def rescale(columns: Floats, factor: float | NDArray[np.float32]) -> Floats:
@@ -240,6 +233,12 @@ def platform_channel(platform: Platform) -> Floats:
     return np.concatenate([logs, [ridge], flags, kinds, runtimes, precisions]).astype(np.float32)
 
 
+def identities(keys: Sequence[str], known: Sequence[str]) -> Floats:
+    """(P, K) 1 where a platform is the K-th of those that training measured, which stands behind its channel; all 0 for
+    a platform that it did not measure, or that is read as if it had not."""
+    return np.array([[key == name for name in known] for key in keys], np.float32).reshape(len(keys), len(known))
+
+
 def generic(text: Floats, channel: Floats) -> tuple[Floats, Floats]:
     """Platform sentences (P, t) and channels (P, f) without what tells one device from another.
 
@@ -248,6 +247,7 @@ def generic(text: Floats, channel: Floats) -> tuple[Floats, Floats]:
     channel = channel.copy()
     channel[:, :PLATFORM_NUMBERS] = 0
     channel[:, PLATFORM_NUMBERS + 1] = 0  # year
+    channel[:, PLATFORM_FEATURES:] = 0  # identity
     return np.zeros_like(text), channel
 
 
@@ -257,6 +257,7 @@ def hide_runtime(text: Floats, channel: Floats) -> tuple[Floats, Floats]:
     channel = channel.copy()
     channel[:, _VERSION] = 0
     channel[:, _RUNTIME] = 0
+    channel[:, PLATFORM_FEATURES:] = 0  # identity
     return np.zeros_like(text), channel
 
 

@@ -60,7 +60,7 @@ class Batch:
     text      (N, t) sentence embedding of each node
     numeric   (N, f) numeric channel of each node
     graph     (N,)   index of the node's graph, ascending; B marks padding
-    src, seg  (E,)   source node, and relation · N + target node, self-loops included
+    src, seg  (E,)   source node, and relation · N + target node, of M_r alone; every node also sees itself
     stats     (B, 4) log of batch, FLOPs, parameters and memory traffic
     """
 
@@ -114,26 +114,23 @@ class DynamicGraphAttention(nn.Module):
     def forward(self, x: Tensor, batch: Batch) -> Tensor:
         n, d = x.shape
         q, k, v = self.qkv(x).reshape(n, 3, self.heads, -1).unbind(1)  # (N, heads, d/heads) each
-        target = batch.seg % n
-        scores = (q.index_select(0, target) * k.index_select(0, batch.src)).sum(-1) * (
-            d // self.heads
-        ) ** -0.5  # (E, heads)
-        weight = torch.exp(scores.clamp(-40, 40))
+        v = torch.cat([v, torch.ones_like(v[..., :1])], -1)  # (N, heads, d/heads + 1): the last column counts weights
+        own = self._weight(q, k) * v  # the identity in I + M_r
+        weight = self._weight(q.index_select(0, batch.seg % n), k.index_select(0, batch.src))  # (E, heads, 1)
         if self.mask == "multiply":
             # A pair outside the relation scores 0, so weighs exp(0) = 1: count it through the graph's totals.
-            weight = weight - 1
-        values = torch.cat(
-            [weight.unsqueeze(-1) * v.index_select(0, batch.src), weight.unsqueeze(-1)], -1
-        )  # (E, heads, d/heads + 1)
-        total = segment_sum(values, batch.seg, RELATIONS * n)  # (3N, heads, d/heads + 1)
-        if self.mask == "multiply":
-            ones = torch.ones_like(v[..., :1])
-            whole = segment_sum(torch.cat([v, ones], -1), batch.graph, batch.stats.shape[0] + 1)
-            whole = whole.index_select(0, batch.graph)
-            total = total + whole.repeat(RELATIONS, 1, 1)
+            whole = segment_sum(v, batch.graph, batch.stats.shape[0] + 1).index_select(0, batch.graph)
+            own, weight = own + whole - v, weight - 1
+        total = segment_sum(weight * v.index_select(0, batch.src), batch.seg, RELATIONS * n)
+        total = total + own.repeat(RELATIONS, 1, 1)  # (3N, heads, d/heads + 1)
         mixed = (total[..., :-1] / total[..., -1:].clamp(min=1e-9)).reshape(RELATIONS, n, d)  # X_r: (3, N, d)
         share = self.weights(x, batch.graph)  # (N, 3)
         return self.out((share.T.unsqueeze(-1) * mixed).sum(0))  # (N, d)
+
+    def _weight(self, q: Tensor, k: Tensor) -> Tensor:
+        """Unnormalised attention (…, heads, 1) of queries on the keys beside them, both (…, heads, d/heads)."""
+        scores = (q * k).sum(-1, keepdim=True) * q.shape[-1] ** -0.5
+        return torch.exp(scores.clamp(-40, 40))
 
 
 class GlobalAttention(nn.Module):
@@ -213,7 +210,7 @@ class Block(nn.Module):
         self.attention = (GlobalAttention if config.attention == "global" else DynamicGraphAttention)(config)
         self.norm2 = nn.LayerNorm(config.width)
         self.ffn = nn.Sequential(nn.Linear(config.width, hidden), nn.GELU(), nn.Linear(hidden, config.width))
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout1d(config.dropout)  # of a node's whole branch
 
     def forward(self, x: Tensor, batch: Batch) -> Tensor:
         x = x + self.dropout(self.attention(self.norm1(x), batch))
@@ -238,12 +235,17 @@ class LeDGFormer(nn.Module):
             nn.Linear(config.platform_width, config.platform_width),
         )
         graph_in = width + config.graph_features + config.platform_width
-        self.graph_head = nn.Sequential(nn.Linear(graph_in, hidden), nn.GELU(), nn.Linear(hidden, 1))
+        graph_in += TIME_TERMS if config.head == "roofline" else 0
+        self.graph_head = nn.Sequential(
+            nn.Linear(graph_in, 2 * hidden), nn.GELU(), nn.Linear(2 * hidden, hidden), nn.GELU(), nn.Linear(hidden, 1)
+        )
         if config.head == "roofline":
             self.node_in = nn.Linear(width, hidden)
+            self.platform_gate = nn.Linear(config.platform_width, hidden, bias=False)
             self.platform_in = nn.Linear(config.platform_width, hidden, bias=False)
             self.times_in = nn.Linear(TIME_TERMS, hidden, bias=False)
             self.node_head = nn.Sequential(nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, 1))
+            nn.init.zeros_(self.platform_gate.weight)
             for parameter in (*self.node_head[-1].parameters(), *self.graph_head[-1].parameters()):
                 nn.init.zeros_(parameter)  # an untrained network is the roofline
 
@@ -273,12 +275,14 @@ class LeDGFormer(nn.Module):
         compute, memory, launch and roofline time in ms; node, pair (R,): the row's node and pair.
         """
         context = torch.cat([graphs, stats, platforms], 1)
-        scale = self.graph_head(context).squeeze(1)  # (P,)
         if self.config.head == "direct":
-            return scale, torch.zeros_like(times[:, 0])
-        scale = _bounded(scale, 3.0)
-        hidden = self.node_in(nodes).index_select(0, node) + self.platform_in(platforms).index_select(0, pair)
-        hidden = hidden + self.times_in(times)
+            return self.graph_head(context).squeeze(1), torch.zeros_like(times[:, 0])
+        sums = torch.log(segment_sum(torch.exp(times), pair, platforms.shape[0]))  # (P, 4)
+        context = torch.cat([context, (sums[:, :-1] - sums[:, -1:]).clamp(min=-6), sums[:, -1:]], 1)
+        scale = _bounded(self.graph_head(context).squeeze(1), 3.0)  # (P,)
+        gate, shift = 1 + self.platform_gate(platforms), self.platform_in(platforms)  # (P, hidden) each
+        hidden = self.node_in(nodes).index_select(0, node) * gate.index_select(0, pair)
+        hidden = hidden + shift.index_select(0, pair) + self.times_in(times)
         ratio = _bounded(self.node_head(hidden).squeeze(1), 6.0)  # (R,)
         share = torch.exp(times[:, -1] + ratio + scale.index_select(0, pair))
         return torch.log(segment_sum(share, pair, platforms.shape[0])), share

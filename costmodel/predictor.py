@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from costmodel.bundle import ENCODE, ENOUGH, HEAD, RELEASED, Bundle
+from costmodel.bundle import ENCODE, ENOUGH, HEAD, RELEASED, Bundle, of_standing
 from costmodel.embedding import SentenceEncoder
 from costmodel.estimates import Estimate, Prepared, assemble, physical_bound_ms
 from costmodel.familiarity import FILE as FAMILIAR
@@ -18,8 +18,8 @@ from costmodel.familiarity import Familiar
 from costmodel.features import (
     generic,
     hide_runtime,
+    identities,
     numeric_channel,
-    padding_edges,
     placed_edges,
     platform_channel,
     platform_rates,
@@ -56,13 +56,15 @@ class Encoded:
 
 @dataclass(frozen=True)
 class _Seen:
-    """A platform as the network reads it: sentence embedding (t,), numeric channel (f,), rates (7,); where its
-    estimates come from, in words, with the interval's half-width in ln; what fine-tuning learned of it, and remarks."""
+    """A platform as the network reads it: sentence embedding (t,), numeric channel (f,), rates (7,); the roofline's
+    weight in the ln of its latencies; where its estimates come from, in words, with the interval's half-width in ln;
+    what fine-tuning learned of it, and remarks."""
 
     platform: Platform
     text: np.ndarray
     channel: np.ndarray
     rates: np.ndarray
+    roofline_share: float
     standing: tuple[str, float]
     overlay: overlays.Overlay | None
     remarks: tuple[str, ...]
@@ -139,7 +141,7 @@ class LeDGFormerModel:
         first = [0, *np.cumsum(counts).tolist()]
         placed = zip((p.features for p in pack), counts, first, strict=False)
         edges = [placed_edges(f.src, f.seg, n, at, padded) for f, n, at in placed if n]
-        src, seg = (np.concatenate(parts) for parts in zip(*edges, padding_edges(used, padded), strict=True))
+        src, seg = (np.concatenate(parts) for parts in zip(*edges, strict=True))
         if len(edges) > 1:
             order = np.argsort(seg, kind="stable")
             src, seg = src[order], seg[order]
@@ -245,7 +247,14 @@ class LeDGFormerModel:
                 "pair": (np.arange(count)[:, None] * graphs + owner).ravel(),
             }
             log_latency, share = _run(self._head, feed)
-            yield seen, log_latency.reshape(count, graphs), share.reshape(count, -1), times
+            log_latency, share = log_latency.reshape(count, graphs), share.reshape(count, -1)
+            weight = np.array([[s.roofline_share] for s in seen], np.float32)
+            if weight.any():
+                own = np.exp(times[:, :, -1])
+                roofline = np.add.reduceat(own, np.searchsorted(owner, np.arange(graphs)), axis=1)
+                log_latency = (1 - weight) * log_latency + weight * np.log(roofline)
+                share = share ** (1 - weight) * own**weight
+            yield seen, log_latency, share, times
 
     def _platform(self, platform: Platform) -> _Seen:
         """A platform as the network reads it: what tells devices apart is hidden for devices that training hardly had,
@@ -256,19 +265,37 @@ class LeDGFormerModel:
         found = self._platforms.get(platform.name)
         if found is None or (found.platform is not platform and found.platform != platform):
             overlay, remark = overlays.find(platform, self.bundle) if self.overlaid else (None, "")
-            read_as = overlay.as_measured(platform) if overlay else platform
+            read_as, key = self._as_trained(overlay.as_measured(platform) if overlay else platform)
             text = self.language.encode([platform_sentence(read_as, self.platform_template)])
-            channel = platform_channel(read_as)[None]
+            known = identities([key], list(self.bundle.config["training"]["identities"]))
+            channel = np.concatenate([platform_channel(read_as)[None], known], 1)
             if self.bundle.calibration["unseen_devices"] == "generic" and self._rows(platform.device.name) < ENOUGH:
                 text, channel = generic(text, channel)
-            named = self.bundle.config["training"].get("named_runtimes")
+            named = self.bundle.config["training"]["named_runtimes"]
             if named is not None and platform.runtime not in named:
                 text, channel = hide_runtime(text, channel)
-            standing = overlay.standing if overlay else self._standing(platform)
+            standing, share = self._standing(platform)
+            standing = overlay.standing if overlay else standing
             remarks = (remark,) if remark else ()
-            found = _Seen(platform, text[0], channel[0], platform_rates(read_as), standing, overlay, remarks)
+            found = _Seen(platform, text[0], channel[0], platform_rates(read_as), share, standing, overlay, remarks)
             self._platforms[platform.name] = found
         return found
+
+    def _as_trained(self, platform: Platform) -> tuple[Platform, str]:
+        """The platform, and its key among those with an identity, or "". A runtime without a version stands for the
+        version that was measured most. A sheet of other numbers than training's has no identity."""
+        trained: dict[str, str] = self.bundle.config["training"]["identities"]
+        label = platform.runtime_label
+        if not platform.runtime_version:
+            versions = {
+                r: self.bundle.platforms[key]["networks"] for key in trained
+                for d, p, r in [key.split("|")]
+                if (d, p, parse_runtime(r)[0]) == (platform.device.name, platform.precision.value, platform.runtime)
+            }  # fmt: skip
+            label = max(versions, key=lambda r: versions[r], default=label)
+        read_as = replace(platform, runtime_version=parse_runtime(label)[1])
+        key = f"{platform.device.name}|{platform.precision.value}|{label}"
+        return (read_as, key) if trained.get(key) == overlays.sheet_id(read_as) else (platform, "")
 
     def _wide(self, encoded: Encoded) -> float:
         """Half-width in ln for a network unlike those of training; 0 for others, and where it was never measured."""
@@ -280,8 +307,9 @@ class LeDGFormerModel:
         counts = (c for key, c in self.bundle.platforms.items() if key.split("|")[0] == device)
         return sum(c["networks"] + c["operators"] for c in counts)
 
-    def _standing(self, platform: Platform) -> tuple[str, float]:
-        """Where an estimate of the platform comes from, in words, and the interval's half-width in ln."""
+    def _standing(self, platform: Platform) -> tuple[tuple[str, float], float]:
+        """Where an estimate of the platform comes from, in words, with the interval's half-width in ln; and the
+        roofline's weight."""
         device, precision = platform.device.name, platform.precision.value
         networks = operators = elsewhere = 0
         for key, counts in self.bundle.platforms.items():
@@ -290,15 +318,21 @@ class LeDGFormerModel:
                 networks, operators = networks + counts["networks"], operators + counts["operators"]
             elif d == device:
                 elsewhere += counts["networks"] + counts["operators"]
-        widths = self.bundle.calibration["half_width"]
+        named = self.bundle.config["training"]["named_runtimes"]
+        unseen = "new_platform" if named is None or platform.runtime in named else "new_runtime"
+        widths, shares = self.bundle.calibration["half_width"], self.bundle.calibration["roofline_share"]
+        width = of_standing(widths, "known" if networks >= ENOUGH else unseen)
+        share = of_standing(shares, "known" if networks + operators >= ENOUGH else unseen)
         if networks >= ENOUGH:
-            return f"learned on this platform, {_samples(networks)}", widths["known_platform"]
-        if networks or operators:
+            words = f"learned on this platform, {_samples(networks)}"
+        elif networks or operators:
             known = [f"{n} {what}" for n, what in ((networks, "networks"), (operators, "operators")) if n]
-            return f"zero-shot for networks; measured here: {', '.join(known)}", widths["new_platform"]
-        if elsewhere:
-            return f"zero-shot; this device under other settings, {_samples(elsewhere)}", widths["new_platform"]
-        return "zero-shot from the spec sheet", widths["new_platform"]
+            words = f"zero-shot for networks; measured here: {', '.join(known)}"
+        elif elsewhere:
+            words = f"zero-shot; this device under other settings, {_samples(elsewhere)}"
+        else:
+            words = "zero-shot from the spec sheet"
+        return (words, width), share
 
 
 @lru_cache(maxsize=2)

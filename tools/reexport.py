@@ -34,7 +34,7 @@ def example(config: ModelConfig, seed: int = 0) -> Any:
     nodes = 4 * (config.window or 64)
     half, used = nodes // 2, nodes - 3
     own = torch.arange(nodes)
-    src, seg = [own.repeat(3)], [torch.arange(3 * nodes)]
+    src, seg = [], []
     for relation, (source, target) in enumerate(((1, 0), (0, 1), (0, 2))):
         at = own[: half - 3]
         src += [at + source, at + half + source]

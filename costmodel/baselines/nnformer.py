@@ -41,7 +41,7 @@ def relatives(src: np.ndarray, seg: np.ndarray, nodes: int) -> list[tuple[Tensor
     src, seg  edges as in `model.Batch`, of which relation 0 lists every node's children
     """
     own = np.arange(nodes)
-    first = (seg < nodes) & (src != seg)
+    first = seg < nodes
     child, parent = src[first], seg[first]
     found = [(child, parent), (parent, child), _sharing(parent, child, nodes), _sharing(child, parent, nodes)]
     return [(torch.from_numpy(np.concatenate([own, s])), torch.from_numpy(np.concatenate([own, t]))) for s, t in found]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 NNLQP = ("nnlqp-ood", "nnlqp-in-domain", "nnlqp-zero-shot")
 CROSS = ("cross-device", "precision-transfer", "neusight", "operators")
 ACCURACY = ("nb201-accuracy", "nb101-accuracy")
-PROTOCOLS = ("split", *NNLQP, "ablation", *CROSS, "new-families", "help-few-shot", *ACCURACY)
+PROTOCOLS = ("split", *NNLQP, "ablation", *CROSS, "new-families", "new-runtimes", "help-few-shot", *ACCURACY)
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Setting:
     dataset: str
     baselines: Sequence[str]
     encoder: str
+    elsewhere: Sequence[Path]
 
 
 @click.command("evaluate")
@@ -76,12 +77,18 @@ class Setting:
     help="Fitted models beside roofline and line in the nnlqp protocols.",
 )
 @click.option("--encoder", default="minilm", show_default=True)
+@click.option(
+    "--elsewhere",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Tables of new-families and new-runtimes, for the intervals of split.",
+)
 @click.option("--threads", default=2, show_default=True)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the table as JSON.")
 def command(
     protocol: str, data: Path | None, samples: Path | None, cache: Path, runs: Path, configs: tuple[str, ...],
     seeds: int, steps: int | None, devices: str | None, dataset: str, baselines: tuple[str, ...], encoder: str,
-    threads: int, out: Path | None,
+    elsewhere: tuple[Path, ...], threads: int, out: Path | None,
 ) -> None:  # fmt: skip
     """Print the table of a PROTOCOL: MAPE % ± spread over seeds / Acc(10 %) / Spearman.
 
@@ -96,6 +103,7 @@ def command(
     neusight            transformers and operators on each of NeuSight's GPUs by a model of the others (--data)
     operators           single operators of unseen shapes (--data)
     new-families        architecture families outside training, and whether they are told (--data)
+    new-runtimes        runtimes outside training, and how far to trust the roofline there (--data)
     help-few-shot       ten networks of each of HELP's unseen devices (--data)
     nb201-accuracy      Kendall's tau of NAS-Bench-201's test accuracy (--data)
     nb101-accuracy      the same of NAS-Bench-101 (--data FILE.tfrecord)
@@ -113,7 +121,9 @@ def command(
     if unknown:
         raise click.BadParameter(f"no configuration {unknown[0]!r}; use {' or '.join(CONFIGS)}", param_hint="--config")
     named = tuple(filter(None, (devices or "").split(",")))
-    setting = Setting(protocol, data, samples, cache, runs, configs, seeds, steps, named, dataset, baselines, encoder)
+    setting = Setting(
+        protocol, data, samples, cache, runs, configs, seeds, steps, named, dataset, baselines, encoder, elsewhere
+    )
     began = time.monotonic()
     table, text = _run_of(protocol)(setting)
     took = {"minutes": round((time.monotonic() - began) / 60, 1)}
@@ -132,7 +142,12 @@ def _run_of(protocol: str) -> Callable[[Setting], Result]:
         return _nnlqp
     if protocol in ACCURACY:
         return _accuracy
-    return {"split": _split, "new-families": _new_families, "help-few-shot": _few_shot}.get(protocol, _cross)
+    return {
+        "split": _split,
+        "new-families": _new_families,
+        "new-runtimes": _new_runtimes,
+        "help-few-shot": _few_shot,
+    }.get(protocol, _cross)
 
 
 def _say(line: str) -> None:
@@ -155,6 +170,7 @@ def _data(setting: Setting) -> Path:
 def _split(setting: Setting) -> Result:
     from dataclasses import replace
 
+    from costmodel.cli.train import read_elsewhere
     from costmodel.training import run as training
     from costmodel.training.evaluate import markdown, split_table
     from costmodel.training.loop import CONFIGS
@@ -170,7 +186,7 @@ def _split(setting: Setting) -> Result:
         ]
         for name in setting.configs
     }  # fmt: skip
-    table = split_table(finished)
+    table = split_table(finished, read_elsewhere(setting.elsewhere))
     return {"table": table}, markdown(table)
 
 
@@ -207,6 +223,15 @@ def _new_families(setting: Setting) -> Result:
     )
     told = f"Told as out of distribution: {record['hit_rate']:g} % of new families' networks, "
     return record, _tables(record, "networks") + told + f"{record['false_alarms']:g} % of known families'."
+
+
+def _new_runtimes(setting: Setting) -> Result:
+    from costmodel.training import cross
+
+    record = cross.new_runtimes(
+        _corpus(setting), setting.configs[0], setting.cache, setting.runs, setting.encoder, _say, setting.steps
+    )
+    return record, _tables(record, "runtime") + f"Best weight of the roofline: {record['roofline_share']:g}."
 
 
 def _few_shot(setting: Setting) -> Result:

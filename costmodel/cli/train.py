@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import click
 
-from costmodel.errors import BackendUnavailableError
+from costmodel.errors import BackendUnavailableError, DataError
 
 
 @click.command("train")
@@ -46,9 +48,10 @@ from costmodel.errors import BackendUnavailableError
     help="calibration.json of a run with held-out devices, for the width on new platforms.",
 )
 @click.option(
-    "--families",
+    "--elsewhere",
+    multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Result of `evaluate new-families`, for the width on networks unlike those of training.",
+    help="Tables of `evaluate new-families` and `new-runtimes`, for the intervals of what training never saw.",
 )
 @click.option(
     "--samples",
@@ -58,7 +61,7 @@ from costmodel.errors import BackendUnavailableError
 @click.option("--threads", default=2, show_default=True)
 def command(
     data: str, name: str, out: str | None, cache: str, language: str | None, encoder: str, seed: int, steps: int | None,
-    all_devices: bool, calibration: str | None, families: Path | None, samples: Path | None, threads: int,
+    all_devices: bool, calibration: str | None, elsewhere: tuple[Path, ...], samples: Path | None, threads: int,
 ) -> None:  # fmt: skip
     """Train a cost model and write its bundle. Stopped runs go on where they were when the command is given again."""
     try:
@@ -68,8 +71,6 @@ def command(
         from costmodel.training.loop import CONFIGS
     except ImportError as error:
         raise BackendUnavailableError(f"training needs {error.name}; pip install 'ledg-cost[train,encoder]'") from error
-    import json
-
     from costmodel.api import load_graph
     from costmodel.bundle import RELEASED
 
@@ -101,12 +102,30 @@ def command(
         corpus = add_measured(corpus, own, generated_graph, Path(cache), say)
         config = replace(config, shares={**config.shares, MEASURED: MEASURED_SHARE})
     run = training.train(corpus, config, Path(cache), folder, encoder, say)
-    widths = training.calibrate(run)
+    widths = training.calibrate(run, read_elsewhere(elsewhere))
     if calibration:
         other = json.loads(Path(calibration).read_text())
-        widths["half_width"]["new_platform"] = other["half_width"]["new_platform"]
+        for name in ("half_width", "roofline_share"):
+            widths[name]["new_platform"] = other[name]["new_platform"]
         widths |= {key: other[key] for key in ("unseen_devices", "validation_mape")}
-    if families:
-        widths["half_width"]["new_family"] = json.loads(families.read_text())["half_width"]["new_family"]
     training.release(run, folder / "bundle", Path(language) if language else RELEASED / "language", widths)
     say(f"wrote {folder / 'bundle'}")
+
+
+def read_elsewhere(tables: Sequence[Path]) -> dict[str, dict[str, float]]:
+    """What `calibrate` takes from tables of `evaluate new-families` and `new-runtimes`. Raises DataError for others."""
+    found: dict[str, dict[str, float]] = {}
+    for path in tables:
+        try:
+            record = json.loads(path.read_text())
+            if record["protocol"] == "new-families":
+                found["new_family"] = {"half_width": float(record["half_width"]["new_family"])}
+            elif record["protocol"] == "new-runtimes":
+                found["new_runtime"] = {key: float(record[key]) for key in ("half_width", "roofline_share")}
+            else:
+                raise KeyError("protocol")
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{path} is no table of new-families or new-runtimes; make one with `ledg-cost evaluate … --out`"
+            ) from error
+    return found

@@ -14,12 +14,13 @@ import numpy as np
 
 from costmodel.finetune.readings import Readings
 
-NODE_LIMIT, GRAPH_LIMIT = 6.0, 3.0  # of ln factors, as in LeDGFormer.head
+NODE_LIMIT, GRAPH_LIMIT, SHARE_FLOOR = 6.0, 3.0, -6.0  # in ln, as in LeDGFormer.head
 
 
 @dataclass(frozen=True)
 class Head:
-    """Weights (rows in, columns out) and biases: node → hidden → hidden → 1, graph → hidden → 1, an offset in ln."""
+    """Weights (rows in, columns out) and biases: node → hidden → hidden → 1, graph → hidden → hidden → 1, an offset in
+    ln."""
 
     node_in: np.ndarray
     times_in: np.ndarray
@@ -30,6 +31,8 @@ class Head:
     node_out_bias: np.ndarray
     graph_in: np.ndarray
     graph_bias: np.ndarray
+    graph_middle: np.ndarray
+    graph_middle_bias: np.ndarray
     graph_out: np.ndarray
     graph_out_bias: np.ndarray
     offset: np.ndarray
@@ -42,10 +45,18 @@ class Head:
         hidden = readings.nodes @ self.node_in + log_times @ self.times_in + self.node_bias
         hidden = _gelu(_gelu(hidden) @ self.middle + self.middle_bias)
         ratio = _bounded((hidden @ self.node_out + self.node_out_bias)[:, 0], NODE_LIMIT)
-        context = np.concatenate([readings.vectors, readings.stats], 1)
-        graph = _gelu(context @ self.graph_in + self.graph_bias) @ self.graph_out + self.graph_out_bias
+        graph = _gelu(context(readings) @ self.graph_in + self.graph_bias)
+        graph = _gelu(graph @ self.graph_middle + self.graph_middle_bias) @ self.graph_out + self.graph_out_bias
         scale = _bounded(graph[:, 0], GRAPH_LIMIT) + self.offset[0]
         return np.exp(log_times[:, -1] + ratio + scale[readings.owner])
+
+
+def context(readings: Readings) -> np.ndarray:
+    """(G, d + 8) what the graph's network reads: graph vector, statistics, and ln of the roofline's sums, the parts
+    relative to the whole."""
+    sums = np.log(np.add.reduceat(np.exp(readings.log_times.astype(np.float64)), readings.start[:-1]))
+    parts = np.maximum(sums[:, :-1] - sums[:, -1:], SHARE_FLOOR)
+    return np.concatenate([readings.vectors, readings.stats, parts, sums[:, -1:]], 1)
 
 
 def to_arrays(head: Head) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodel.bundle import WEIGHTS
-from costmodel.finetune.head import Head
+from costmodel.finetune.head import Head, context
 from costmodel.finetune.readings import Readings
 
 if TYPE_CHECKING:
@@ -37,15 +37,17 @@ def released(model: LeDGFormerModel, text: np.ndarray, channel: np.ndarray) -> H
     network.load_state_dict(load_weights(model.bundle.read(WEIGHTS)))
     with torch.no_grad():
         platform = network.embed_platform(torch.from_numpy(text[None]), torch.from_numpy(channel[None]))[0]
-        first, last = (layer for layer in network.graph_head if isinstance(layer, torch.nn.Linear))
+        first, second, last = (layer for layer in network.graph_head if isinstance(layer, torch.nn.Linear))
         middle, out = (layer for layer in network.node_head if isinstance(layer, torch.nn.Linear))
         own = network.config.width + network.config.graph_features
+        graph, device, times = first.weight.split([own, len(platform), first.weight.shape[1] - own - len(platform)], 1)
+        gate = 1 + network.platform_gate.weight @ platform
         layers: list[Any] = [
-            network.node_in.weight.T, network.times_in.weight.T,
-            network.node_in.bias + network.platform_in.weight @ platform,
+            network.node_in.weight.T * gate, network.times_in.weight.T,
+            network.node_in.bias * gate + network.platform_in.weight @ platform,
             middle.weight.T, middle.bias, out.weight.T, out.bias,
-            first.weight[:, :own].T, first.bias + first.weight[:, own:] @ platform,
-            last.weight.T, last.bias, torch.zeros(1),
+            torch.cat([graph, times], 1).T, first.bias + device @ platform,
+            second.weight.T, second.bias, last.weight.T, last.bias, torch.zeros(1),
         ]  # fmt: skip
         return Head(*(layer.numpy().astype(np.float64) for layer in layers))
 
@@ -67,7 +69,7 @@ def train(head: Head, readings: Readings, log_measured: np.ndarray, seed: int = 
     assert readings.nodes is not None
     nodes = torch.from_numpy(readings.nodes.astype(np.float32))
     times = torch.from_numpy(readings.log_times.astype(np.float32))
-    context = torch.from_numpy(np.concatenate([readings.vectors, readings.stats], 1).astype(np.float32))
+    whole = torch.from_numpy(context(readings).astype(np.float32))
     target = torch.from_numpy(log_measured.astype(np.float32))
     counts = np.diff(readings.start)
     batches = max(int(np.ceil(readings.start[-1] / ROWS)), 4)
@@ -78,7 +80,7 @@ def train(head: Head, readings: Readings, log_measured: np.ndarray, seed: int = 
         for part in np.array_split(rng.permutation(len(readings)), batches):
             rows = torch.from_numpy(readings.rows(part))
             owner = torch.repeat_interleave(torch.arange(len(part)), torch.from_numpy(counts[part]))
-            answer = _log_ms(weights, nodes[rows], times[rows], context[torch.from_numpy(part)], owner)
+            answer = _log_ms(weights, nodes[rows], times[rows], whole[torch.from_numpy(part)], owner)
             pull = sum((((w - s) ** 2).sum() for w, s in zip(weights[:-1], start[:-1], strict=True)), torch.zeros(()))
             loss = F.huber_loss(answer, target[torch.from_numpy(part)], delta=0.1) / 0.1 + DECAY * pull
             optimizer.zero_grad()
@@ -88,7 +90,7 @@ def train(head: Head, readings: Readings, log_measured: np.ndarray, seed: int = 
     return Head(*(w.detach().numpy().astype(np.float64) for w in weights))
 
 
-def _log_ms(weights: list[Any], nodes: Any, times: Any, context: Any, owner: Any) -> Any:
+def _log_ms(weights: list[Any], nodes: Any, times: Any, whole: Any, owner: Any) -> Any:
     """`Head.node_ms`, summed over graphs, in torch."""
     import torch
     import torch.nn.functional as F
@@ -96,10 +98,11 @@ def _log_ms(weights: list[Any], nodes: Any, times: Any, context: Any, owner: Any
     from costmodel.finetune.head import GRAPH_LIMIT, NODE_LIMIT
 
     node_in, times_in, node_bias, middle, middle_bias, node_out, node_out_bias, *graph = weights
-    graph_in, graph_bias, graph_out, graph_out_bias, offset = graph
+    graph_in, graph_bias, graph_middle, graph_middle_bias, graph_out, graph_out_bias, offset = graph
     hidden = F.gelu(F.gelu(nodes @ node_in + times @ times_in + node_bias) @ middle + middle_bias)
     ratio = NODE_LIMIT * torch.tanh((hidden @ node_out + node_out_bias)[:, 0] / NODE_LIMIT)
-    scale = (F.gelu(context @ graph_in + graph_bias) @ graph_out + graph_out_bias)[:, 0]
+    hidden = F.gelu(F.gelu(whole @ graph_in + graph_bias) @ graph_middle + graph_middle_bias)
+    scale = (hidden @ graph_out + graph_out_bias)[:, 0]
     scale = GRAPH_LIMIT * torch.tanh(scale / GRAPH_LIMIT) + offset
     node_ms = torch.exp(times[:, -1] + ratio + scale[owner])
-    return torch.log(torch.zeros(len(context)).index_add(0, owner, node_ms))
+    return torch.log(torch.zeros(len(whole)).index_add(0, owner, node_ms))

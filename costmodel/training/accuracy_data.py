@@ -20,7 +20,7 @@ from costmodel.canonical import canonical
 from costmodel.corpora import nb101, nb101_runs, nb201
 from costmodel.corpora.blocks import NetBuilder
 from costmodel.errors import DataError, InputError, SampleSchemaError
-from costmodel.features import extract, numeric_channel, padding_edges, statistics
+from costmodel.features import extract, numeric_channel, statistics
 from costmodel.ir import Graph
 from costmodel.model import Batch
 from costmodel.training.embeddings import embed
@@ -67,9 +67,7 @@ class Cells:
         owner = np.repeat(np.arange(len(graphs)), np.diff(self.edge_start)[graphs])
         relation, target = np.divmod(self.seg[edges], counts[owner])
         offset = (np.cumsum(counts) - counts)[owner]
-        more_src, more_seg = padding_edges(n, padded)
-        src = np.concatenate([self.src[edges] + offset, more_src])
-        seg = np.concatenate([relation * padded + target + offset, more_seg])
+        src, seg = self.src[edges] + offset, relation * padded + target + offset
 
         def rows(table: np.ndarray) -> Tensor:
             return torch.from_numpy(np.concatenate([table, np.zeros((padded - n, table.shape[1]), np.float32)]))

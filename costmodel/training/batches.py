@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from costmodel.features import (
+    PLATFORM_FEATURES,
     PLATFORM_NUMBERS,
     generic,
     hide_runtime,
+    identities,
     numeric_channel,
-    padding_edges,
     placed_edges,
     platform_channel,
     platform_rates,
@@ -32,12 +33,14 @@ LADDER_NODES = 1500
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training steps blur platforms: share of sentences dropped, of graphs that see generic devices, of graphs that
-    see unnamed runtimes, and the standard deviation added to the spec sheet's logs."""
+    """How training steps blur platforms: share of pairs whose platform is not told to be a known one, of sentences
+    dropped, of graphs that see generic devices, of graphs that see unnamed runtimes, and the standard deviation added
+    to the spec sheet's logs. Where a known platform stays known, it is not blurred."""
 
+    anonymous: float = 0.35
     text_dropout: float = 0.4
-    generic: float = 0.3
-    unnamed: float = 0.2
+    generic: float = 0.2
+    unnamed: float = 0.15
     jitter: float = 0.06
 
 
@@ -62,8 +65,9 @@ class Step:
 class Batches:
     """Items of a corpus and how to pack them.
 
-    Training steps jitter the spec sheet's numbers, drop platform sentences, and now and then hide everything that tells
-    one device from another (`generic`), so that roofline times must carry what a new device needs. `ladders` are
+    Platforms that training measures often (`know`) are told apart by their identity, behind the channel. Training steps
+    hide it now and then, and with it jitter the spec sheet's numbers, drop platform sentences, or hide everything that
+    tells one device from another (`generic`), so that roofline times must carry what a new device needs. `ladders` are
     unlabelled platforms of one device and runtime from wide to narrow precision: a compiler that may pick the faster
     kernel is never slower at the narrower one, and no platform strays far from its roofline.
     `platforms` are the sentences and embeddings of each platform of the corpus, then of the ladders. Outside training,
@@ -95,6 +99,13 @@ class Batches:
         self.window, self.augmentation = window, augmentation
         self.runtimes = np.array([p.runtime for p in known])
         self.named: frozenset[str] | None = None
+        self.know(())
+
+    def know(self, platforms: Sequence[str]) -> None:
+        """Names the known platforms, as `device|precision|runtime`; none are known before."""
+        keys = ["|".join(p) for p in self.corpus.platforms]
+        keys += [""] * (len(self.channels) - len(keys))  # ladders
+        self.channels = np.concatenate([self.channels[:, :PLATFORM_FEATURES], identities(keys, platforms)], 1)
 
     def items(self, rows: np.ndarray) -> list[np.ndarray]:
         """Row indices grouped by (source, graph, batch)."""
@@ -227,7 +238,7 @@ class Batches:
             placed_edges(c.src[span], c.seg[span], n, offset, padded)
             for span, n, offset in zip(spans, counts, first, strict=True)
         ]
-        src, seg = zip(*parts, padding_edges(int(counts.sum()), padded), strict=True)
+        src, seg = zip(*parts, strict=True)
         return np.concatenate(src), np.concatenate(seg)
 
     def _platforms(
@@ -235,10 +246,13 @@ class Batches:
     ) -> tuple[np.ndarray, np.ndarray]:
         text, channel = self.platform_embeddings[platform], self.channels[platform]
         if rng is not None:
-            text = text * (rng.random((len(platform), 1)) >= self.augmentation.text_dropout).astype(np.float32)
+            channel[rng.random(len(platform)) < self.augmentation.anonymous, PLATFORM_FEATURES:] = 0
+            known = channel[:, PLATFORM_FEATURES:].any(1, keepdims=True)
+            dropped = rng.random((len(platform), 1)) < self.augmentation.text_dropout
+            text = text * (known | ~dropped).astype(np.float32)
             noise = rng.normal(0, self.augmentation.jitter, (len(platform), PLATFORM_NUMBERS)).astype(np.float32)
             noise[measured:] = 0  # the rungs of a ladder must stay comparable
-            channel[:, :PLATFORM_NUMBERS] += noise
+            channel[:, :PLATFORM_NUMBERS] += noise * ~known
             hidden = (rng.random(graph.max() + 1) < self.augmentation.generic)[graph]  # all pairs of a graph alike
             text[hidden], channel[hidden] = generic(text[hidden], channel[hidden])
             unnamed = (rng.random(graph.max() + 1) < self.augmentation.unnamed)[graph]

@@ -26,7 +26,7 @@ from costmodel.prompts import node_sentences
 from costmodel.training.split import TRAIN_GRAPHS, split_of
 
 LoadGraph = Callable[[bytes], Graph]
-FORMAT = 2
+FORMAT = 3
 SOURCES = ("timm", "nb201", "fbnet", "ofa", "transformers", "neusight-ops", "tinynas-ops")
 MEASURED = "measured"
 """The source of samples of our own."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from costmodel.baselines import answer
+from costmodel.baselines.analytic import roofline
 from costmodel.errors import DataError
 from costmodel.familiarity import Familiar
 from costmodel.metrics import summary
@@ -21,14 +22,22 @@ from costmodel.training.folds import (
     leave_families_out,
     leave_networks_out,
     leave_precision_out,
+    leave_runtime_out,
     neusight,
     unseen_shapes,
 )
 from costmodel.training.loop import CONFIGS, TrainConfig, network_rows, predict_rows, thin
-from costmodel.training.run import Run, Say, drawn_rows, familiar, graph_vectors, train
+from costmodel.training.run import ROOFLINE_SHARES, Run, Say, drawn_rows, familiar, graph_vectors, mixed, train
 from costmodel.training.tables import Answer, Learned, average, in_order, interval, tabulate
 
-STEPS = {"cross-device": 2000, "precision-transfer": 2000, "neusight": 1200, "operators": 1200, "new-families": 3000}
+STEPS = {
+    "cross-device": 2000,
+    "precision-transfer": 2000,
+    "neusight": 1200,
+    "operators": 1200,
+    "new-families": 3000,
+    "new-runtimes": 1500,
+}
 """Training steps of one fold."""
 
 PRECISIONS = (("t4", "fp16"), ("v100", "int8"))
@@ -36,6 +45,8 @@ NEUSIGHT_GPUS = ("p4", "t4", "p100", "v100", "a100")
 NEUSIGHT_SHARES = {"neusight-ops": 0.5, "neusight-e2e": 0.5}
 OPERATOR_SHARES = {"neusight-ops": 0.6, "tinynas-ops": 0.4}
 BASELINES = ("roofline", "FLOPs", "FLOPs+bytes", "trees")
+RUNTIMES = ("paddle-trt", "pytorch-compile")
+"""Runtimes with networks enough to leave out, and others of their kind to learn from."""
 MOST_ROWS = 3000
 """Tested rows of one source of a fold."""
 
@@ -161,6 +172,37 @@ def new_families(
         "hit_rate": round(float(_told(run, rule, out).mean() * 100), 1),
         "false_alarms": table["new networks of known families"][config]["told_new"],
         "tables": {"new families": table},
+    }  # fmt: skip
+
+
+def new_runtimes(
+    corpus: Corpus, config: str, cache: Path, folder: Path, encoder: str, say: Say, steps: int | None = None
+) -> dict[str, Any]:
+    """What a runtime that training never saw costs: how much of the answer the roofline should be, and the interval.
+
+    Each of `RUNTIMES` is left out in turn. All of it is validation: the weight is chosen on the rows that are shown.
+    """
+    setting = fold_config(config, "new-runtimes", steps)
+    answers, table = [], {}
+    for runtime in RUNTIMES:
+        fold = leave_runtime_out(corpus, runtime)
+        place = folder / f"new-runtimes-{config}-{runtime}"
+        run = train(corpus, setting, cache, place, encoder, say, fold.rows, fold.left_out)
+        rows = fold.rows.val_device
+        y, network, bound = corpus.row_ms[rows], in_order(run, rows), roofline(corpus, rows)
+        answers.append((y, network, bound))
+        table[fold.name] = {
+            f"roofline {share:g}": summary(y, mixed(network, bound, share)) for share in ROOFLINE_SHARES
+        }
+    errors = {
+        share: float(np.mean([summary(y, mixed(p, r, share))["mape"] for y, p, r in answers]))
+        for share in ROOFLINE_SHARES
+    }
+    best = min(errors, key=lambda share: errors[share])
+    width = max(conformal_quantile(y, mixed(p, r, best)) for y, p, r in answers)
+    return {
+        "seeds": 1, "steps": setting.steps, "roofline_share": best, "half_width": round(width, 4),
+        "tables": {"new runtimes": table},
     }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from costmodel.baselines.analytic import line, roofline
 from costmodel.metrics import summary
 from costmodel.training.corpus import Corpus
 from costmodel.training.loop import Rows, thin
-from costmodel.training.run import Run, calibrate
+from costmodel.training.run import Run, calibrate, of_standing, roofline_shares, standing
 from costmodel.training.tables import in_order, interval, spread
 from costmodel.training.tables import markdown as rows_of
 
@@ -29,23 +29,31 @@ def groups(corpus: Corpus, rows: np.ndarray, by_device: bool) -> Iterator[tuple[
         yield str(key), np.flatnonzero(keys == key)
 
 
-def split_table(runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
-    """Figures per source for every model; learned models with the mean and spread over their seeds."""
+def split_table(runs: Mapping[str, Sequence[Run]], elsewhere: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Figures per source for every model; learned models with the mean and spread over their seeds.
+
+    elsewhere  what other protocols measured, as in `calibrate`
+    """
     first = next(iter(runs.values()))[0]
     corpus, rows = first.corpus, first.rows
     table: dict[str, Any] = {}
     for part, chosen, by_device in _parts(corpus, rows):
         y = corpus.row_ms[chosen]
-        answers: dict[str, list[tuple[np.ndarray, float | None]]] = {
+        answers: dict[str, list[tuple[np.ndarray, np.ndarray | None]]] = {
             "roofline": [(roofline(corpus, chosen), None)],
             "line": [(line(corpus, rows.train, chosen), None)],
             "trees": [(fit("trees", corpus, rows.train, rows.val)(chosen), None)],
         }
         for name, seeds in runs.items():
-            answers[name] = [_answers(run, chosen, by_device) for run in seeds]
+            answers[name] = [_answers(run, chosen, by_device, elsewhere) for run in seeds]
         table[part] = {
             group: {
-                name: spread([summary(y[at], p[at]) | interval(y[at], p[at], half) for p, half in seeds])
+                name: spread(
+                    [
+                        summary(y[at], p[at]) | interval(y[at], p[at], None if half is None else half[at])
+                        for p, half in seeds
+                    ]
+                )
                 for name, seeds in answers.items()
             }
             for group, at in groups(corpus, chosen, by_device)
@@ -58,13 +66,17 @@ def _parts(corpus: Corpus, rows: Rows) -> Iterator[tuple[str, np.ndarray, bool]]
     yield "unseen graphs on unseen devices", thin(corpus, rows.test_device, MOST_ROWS), True
 
 
-def _answers(run: Run, rows: np.ndarray, unseen: bool) -> tuple[np.ndarray, float]:
-    """Predictions (n,) of rows and the half-width of their interval; unseen devices are read as validation devices were
-    read best."""
-    found = calibrate(run)
+def _answers(
+    run: Run, rows: np.ndarray, unseen: bool, elsewhere: Mapping[str, Any] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions (n,) of rows and the half-widths (n,) of their intervals; unseen platforms are read as validation
+    read them best."""
+    found = calibrate(run, elsewhere)
     hidden = run.trainer.config.augmentation.generic > 0
     as_generic = unseen and hidden and found["unseen_devices"] == "generic"
-    return in_order(run, rows, as_generic), found["half_width"]["new_platform" if unseen else "known_platform"]
+    share = roofline_shares(run, found) if hidden else None
+    widths = np.array([of_standing(found["half_width"], s) for s in standing(run)])
+    return in_order(run, rows, as_generic, share), widths[run.corpus.row_platform[rows]]
 
 
 def markdown(table: dict[str, Any]) -> str:

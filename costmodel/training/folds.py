@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from costmodel.errors import DataError
+from costmodel.platforms import parse_runtime
 from costmodel.training.corpus import Corpus
-from costmodel.training.loop import Rows
-from costmodel.training.split import VALIDATION_DEVICES
+from costmodel.training.loop import Rows, network_rows
+from costmodel.training.split import TEST_DEVICES, VALIDATION_DEVICES
 
 NOTHING = np.zeros(0, np.int64)
 IN_DOMAIN_TEST = 0.1
@@ -111,6 +112,25 @@ def leave_devices_out(corpus: Corpus, name: str, devices: Collection[str], only_
     parts = [rows[known & (split == s)] for s in ("train", "val")]
     return Fold(
         name, Rows(parts[0], parts[1], rows[probe & (split == "val")], test, NOTHING), frozenset(devices) | probes
+    )
+
+
+def leave_runtime_out(corpus: Corpus, runtime: str) -> Fold:
+    """Networks of the validation split under a runtime that training lacks (`val_device`); nothing is tested.
+
+    Devices that others of the protocols hold out stay out.
+    """
+    runs = np.array([parse_runtime(p[2])[0] == runtime for p in corpus.platforms])[corpus.row_platform]
+    device = np.array([p[0] for p in corpus.platforms])[corpus.row_platform]
+    known = ~np.isin(device, list(TEST_DEVICES | VALIDATION_DEVICES)) & ~runs
+    held = runs & ~np.isin(device, list(TEST_DEVICES))
+    split = corpus.graph_split[corpus.row_graph]
+    rows = np.arange(len(split))
+    probe = network_rows(corpus, rows[held & (split == "val")])
+    return Fold(
+        f"{runtime} left out",
+        Rows(rows[known & (split == "train")], rows[known & (split == "val")], probe, NOTHING, NOTHING),
+        TEST_DEVICES | VALIDATION_DEVICES,
     )
 
 

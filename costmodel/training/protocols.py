@@ -62,7 +62,7 @@ def fold_config(name: str, protocol: str, steps: int | None = None) -> TrainConf
     unseen = protocol == "nnlqp-zero-shot"
     return replace(
         config, steps=steps, evaluate_every=max(1, steps // 6), nodes=3000, ladders=config.ladders and unseen,
-        augmentation=config.augmentation if unseen else Augmentation(0.0, 0.0, 0.0, 0.0), shares={MEASURED: 1.0},
+        augmentation=config.augmentation if unseen else Augmentation(0.0, 0.0, 0.0, 0.0, 0.0), shares={MEASURED: 1.0},
         weights={},
     )  # fmt: skip
 

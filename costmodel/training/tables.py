@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from costmodel.baselines.analytic import roofline
 from costmodel.metrics import summary
 from costmodel.training.corpus import Corpus
 from costmodel.training.folds import Fold
 from costmodel.training.loop import TrainConfig, predict_rows
-from costmodel.training.run import Run, Say, calibrate, train
+from costmodel.training.run import Run, Say, calibrate, mixed, roofline_shares, train
 
 DIGITS = {"spearman": 4, "half_width": 4}
 
@@ -44,20 +45,26 @@ class Learned:
         self.say(f"{folder.relative_to(self.folder.parent)}: {len(fold.rows.train)} rows train")
         config = replace(self.config, seed=seed)
         run = train(self.corpus, config, self.cache, folder, self.encoder, self.say, fold.rows, fold.left_out)
-        as_generic = False
+        as_generic, share = False, None
         if fold.left_out and len(fold.rows.val_device) and config.augmentation.generic:
-            as_generic = calibrate(run)["unseen_devices"] == "generic"
-        answers = in_order(run, fold.rows.test, as_generic)
+            found = calibrate(run)
+            as_generic, share = found["unseen_devices"] == "generic", roofline_shares(run, found)
+        answers = in_order(run, fold.rows.test, as_generic, share)
         np.save(kept, answers)
         return answers
 
 
-def in_order(run: Run, rows: np.ndarray, as_generic: bool = False) -> np.ndarray:
-    """(n,) predictions in ms of rows, in their order."""
+def in_order(run: Run, rows: np.ndarray, as_generic: bool = False, share: np.ndarray | None = None) -> np.ndarray:
+    """(n,) predictions in ms of rows, in their order; `as_generic` as in `predict_rows`, `share`
+    (platforms,) as `roofline_shares`."""
     _, p, r = predict_rows(run.network, run.trainer.batches, rows, as_generic)
     place = np.empty(len(run.corpus.row_ms), np.int64)
     place[r] = np.arange(len(r))
-    return p[place[rows]]
+    p = p[place[rows]]
+    weight = np.zeros(len(rows)) if share is None else share[run.corpus.row_platform[rows]]
+    at = np.flatnonzero(weight)
+    p[at] = mixed(p[at], roofline(run.corpus, rows[at]), weight[at])
+    return p
 
 
 def tabulate(
@@ -100,11 +107,12 @@ def spread(figures: Sequence[dict[str, float]]) -> dict[str, float]:
     return result
 
 
-def interval(y: np.ndarray, p: np.ndarray, half: float | None) -> dict[str, float]:
-    """Share in % of measurements within a factor e^half of the prediction, and the half-width; nothing without one."""
+def interval(y: np.ndarray, p: np.ndarray, half: np.ndarray | float | None) -> dict[str, float]:
+    """Share in % of measurements within a factor e^half of the prediction, and the mean half-width; nothing without."""
     if half is None:
         return {}
-    return {"coverage": round(float((np.abs(np.log(y / p)) <= half).mean() * 100), 1), "half_width": round(half, 4)}
+    covered = np.abs(np.log(y / p)) <= half
+    return {"coverage": round(float(covered.mean() * 100), 1), "half_width": round(float(np.mean(half)), 4)}
 
 
 def markdown(rows: Mapping[str, Mapping[str, Mapping[str, float]]], head: str) -> list[str]:

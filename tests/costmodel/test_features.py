@@ -9,7 +9,9 @@ from costmodel.features import (
     PLATFORM_FEATURES,
     PLATFORM_NUMBERS,
     extract,
+    generic,
     hide_runtime,
+    identities,
     numeric_channel,
     platform_channel,
     platform_rates,
@@ -109,10 +111,16 @@ def test_roofline_falls_with_precision_and_rises_with_batch() -> None:
     assert total(rescale(table, 2), "fp16") > total(table, "fp16")
 
 
-def test_relation_edges_without_edges_are_self_loops() -> None:
-    src, seg = relation_edges([], 3)
-    assert src.tolist() == [0, 1, 2] * 3
-    assert seg.tolist() == list(range(9))
+def test_a_graph_without_edges_has_no_relations() -> None:
+    assert [part.tolist() for part in relation_edges([], 3)] == [[], []]
+
+
+def test_what_hides_a_platform_hides_its_identity() -> None:
+    mine, other = identities(["t4|fp32|tensorrt", "p4|int8|tensorrt"], ["a100|fp16|tvm", "t4|fp32|tensorrt"])
+    assert (mine.tolist(), other.tolist()) == ([0, 1], [0, 0])
+    channel = np.concatenate([platform_channel(resolve("t4", "fp32", "tensorrt")), mine])[None]
+    for hide in (generic, hide_runtime):
+        assert not hide(np.ones((1, 3), np.float32), channel)[1][:, PLATFORM_FEATURES:].any()
 
 
 def test_a_graph_without_nodes_has_empty_features() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,10 @@ import pytest
 from costmodel.bundle import RELEASED, WEIGHTS, Bundle
 from costmodel.errors import CorruptBundleError
 from costmodel.familiarity import FILE, Familiar
-from costmodel.features import numeric_channel, platform_channel, platform_rates, roofline_times, statistics
+from costmodel.features import PLATFORM_FEATURES, extract, numeric_channel, platform_rates, roofline_times, statistics
 from costmodel.ir import DType, Graph, GraphBuilder
 from costmodel.platforms import resolve
 from costmodel.predictor import LeDGFormerModel, load
-from costmodel.prompts import platform_sentence
 from tests.costmodel.test_features import small_net
 
 PLATFORMS = [resolve("t4", "int8"), resolve("v100", "fp32", "pytorch-eager-2.1"), resolve("raspi4", "fp32", "unknown")]
@@ -37,7 +37,6 @@ def test_onnxruntime_equals_torch() -> None:
     features = encoded.prepared.features
     n, window = len(features), network.config.window
     padded = -(-n // window) * window
-    pad = np.arange(n, padded)
     relation, target = np.divmod(features.seg, n)
     text, numeric = (
         np.zeros((padded, 384), np.float32),
@@ -45,18 +44,14 @@ def test_onnxruntime_equals_torch() -> None:
     )
     text[:n], numeric[:n] = model.language.encode(features.sentences), numeric_channel(features.columns)
     batch = Batch(*(torch.from_numpy(a) for a in (
-        text, numeric, np.repeat([0, 1], [n, padded - n]), np.concatenate([features.src, pad, pad, pad]),
-        np.concatenate([relation * padded + target, pad, pad + padded, pad + 2 * padded]),
+        text, numeric, np.repeat([0, 1], [n, padded - n]), features.src, relation * padded + target,
         statistics(features.columns, features.batch)[None],
     )))  # fmt: skip
     with torch.no_grad():
         nodes, vector = network.encode(batch)
         for platform, answer in zip(PLATFORMS, model.answer(encoded, PLATFORMS), strict=True):
             times = roofline_times(features.columns, platform_rates(platform))
-            sentence = model.language.encode([platform_sentence(platform)])
-            vectors = network.embed_platform(
-                torch.from_numpy(sentence), torch.from_numpy(platform_channel(platform)[None])
-            )
+            vectors = network.embed_platform(*(torch.from_numpy(a[None]) for a in model.reading_of(platform)))
             log_latency, _ = network.head(
                 nodes,
                 vector,
@@ -168,3 +163,34 @@ def test_networks_unlike_training_are_told_where_that_was_measured(tmp_path: Pat
     low, high = found[1.5].interval_ms
     assert high / low > found[None].interval_ms[1] / found[None].interval_ms[0]
     assert high == pytest.approx(found[1.5].latency_ms * np.exp(1.5))
+
+
+def test_the_roofline_has_the_say_that_calibration_gives_it(tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(RELEASED, folder)
+    calibration = json.loads((folder / "calibration.json").read_text())
+    new, known = resolve("b200", "fp16", "tensorrt"), resolve("t4", "fp32", "paddle-trt")
+    graph = wide_net(8)
+    times = roofline_times(extract(graph).columns, platform_rates(new))
+    found = {}
+    for share in (0.0, 0.5, 1.0):
+        calibration["roofline_share"] = {"new_platform": share, "new_runtime": share}
+        (folder / "calibration.json").write_text(json.dumps(calibration))
+        found[share] = LeDGFormerModel(folder).estimate_many(graph, [new, known])
+    assert found[1.0][0].latency_ms == pytest.approx(np.exp(times[:, -1]).sum(), rel=1e-4)
+    middle = np.sqrt(found[0.0][0].latency_ms * found[1.0][0].latency_ms)
+    assert found[0.5][0].latency_ms == pytest.approx(middle, rel=1e-4)
+    assert found[0.0][1].latency_ms == found[1.0][1].latency_ms
+
+
+def test_a_measured_platform_is_recognised_by_its_sheet() -> None:
+    model = load()
+    own = resolve("t4", "fp32", "paddle-trt")
+    device = replace(own.device, bandwidth_gbs=own.device.bandwidth_gbs / 2)
+    other = replace(own, device=device)
+    shown = [model.reading_of(p)[1][PLATFORM_FEATURES:] for p in (own, other)]
+    assert [part.sum() for part in shown] == [1, 0]
+    exact, any_version = (resolve("rtx3090", "fp16", r) for r in ("pytorch-eager-2.4.0", "pytorch-eager"))
+    assert model.reading_of(exact)[1][PLATFORM_FEATURES:].sum() == 1
+    assert model.reading_of(any_version)[1][PLATFORM_FEATURES:].sum() == 1
+    assert model.reading_of(resolve("rtx3090", "fp16", "pytorch-eager-1.9"))[1][PLATFORM_FEATURES:].sum() == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 pytest.importorskip("torch", reason="training needs torch; install the dev extra")
 pytest.importorskip("sklearn", reason="the trees need scikit-learn; install the dev extra")
 
+from costmodel.baselines.analytic import roofline
+from costmodel.cli.train import read_elsewhere
 from costmodel.errors import DataError
 from costmodel.samples import Sample
 from costmodel.training import cross
@@ -78,3 +81,25 @@ def test_new_families_are_measured_with_their_interval(
     assert new["half_width"] == record["half_width"]["new_family"] > 0
     assert 0 <= record["hit_rate"] <= 100
     assert record["false_alarms"] == rows["new networks of known families"]["default"]["told_new"]
+
+
+def test_new_runtimes_say_how_far_to_trust_the_roofline(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny(monkeypatch)
+    monkeypatch.setattr(cross, "RUNTIMES", ("paddle-trt",))
+    ideal = roofline(corpus, np.arange(len(corpus.row_ms)))
+    place = {name: i for i, name in enumerate(corpus.names)}
+    first = {g: i for i, g in reversed(list(enumerate(corpus.row_graph)))}
+    more = append(
+        corpus, [Row(n, "t4", "paddle-trt", "fp32", 1, 3 * ideal[first[place[n]]], "paddleclas") for n in corpus.names]
+    )
+    record = cross.new_runtimes(more, "default", tmp_path, tmp_path, "none", quiet)
+    row = record["tables"]["new runtimes"]["paddle-trt left out"]
+    assert record["roofline_share"] == min((f["mape"], float(k.split()[1])) for k, f in row.items())[1]
+    table = tmp_path / "runtimes.json"
+    table.write_text(json.dumps({"protocol": "new-runtimes", **record}))
+    assert read_elsewhere([table])["new_runtime"]["half_width"] == record["half_width"]
+    table.write_text("{}")
+    with pytest.raises(DataError, match=r"runtimes\.json is no table"):
+        read_elsewhere([table])

@@ -26,6 +26,7 @@ from costmodel.training.folds import (
     leave_families_out,
     leave_networks_out,
     leave_precision_out,
+    leave_runtime_out,
     out_of_domain,
     unseen_shapes,
     zero_shot,
@@ -154,6 +155,16 @@ def test_a_devices_networks_leave_and_its_operators_stay(corpus: Corpus) -> None
     seen, tested = sides(ops, shapes)
     assert tested
     assert not seen & tested
+
+
+def test_a_runtime_left_out_is_nowhere_in_training(corpus: Corpus) -> None:
+    more = append(corpus, [Row(name, "2080ti", "paddle-trt", "fp32", 1, 0.5, "paddleclas") for name in corpus.names])
+    fold = leave_runtime_out(more, "paddle-trt")
+    runtime = np.array([p[2] for p in more.platforms])[more.row_platform]
+    assert set(runtime[fold.rows.val_device]) == {"paddle-trt"}
+    assert "paddle-trt" not in set(runtime[np.concatenate([fold.rows.train, fold.rows.val])])
+    assert (more.graph_split[more.row_graph[fold.rows.val_device]] == "val").all()
+    assert not len(fold.rows.test)
 
 
 def test_new_families_stand_on_one_side(corpus: Corpus) -> None:

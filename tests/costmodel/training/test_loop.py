@@ -13,12 +13,15 @@ torch = pytest.importorskip("torch", reason="training needs torch; install the d
 
 from costmodel.baselines.analytic import fit_line, line, roofline  # noqa: E402
 from costmodel.errors import BundleVersionError, CorruptBundleError, DataError  # noqa: E402
+from costmodel.features import PLATFORM_FEATURES, identities  # noqa: E402
 from costmodel.ir import Graph, GraphBuilder  # noqa: E402
 from costmodel.model import ModelConfig  # noqa: E402
 from costmodel.training.batches import Batches  # noqa: E402
 from costmodel.training.corpus import Corpus, Row, lower, read_corpus, write_shard  # noqa: E402
-from costmodel.training.loop import TrainConfig, Trainer, divide, forward, predict_rows  # noqa: E402
+from costmodel.training.loop import TrainConfig, Trainer, divide, forward, known_platforms, predict_rows  # noqa: E402
+from costmodel.training.run import ROOFLINE_SHARES, Run, calibrate, mixed, roofline_shares, standing  # noqa: E402
 from costmodel.training.split import TEST_DEVICES, VALIDATION_DEVICES, split_of  # noqa: E402
+from costmodel.training.tables import in_order  # noqa: E402
 
 PLATFORMS = [
     ("t4", "fp16", "tensorrt"),
@@ -243,3 +246,42 @@ def test_training_on_all_devices_needs_no_held_out_rows(batches: Batches, tmp_pa
     trainer.run()
     assert len(trainer.rows.val_device) == len(trainer.rows.test_device) == 0
     assert not [key for key in trainer.history[-1] if key.startswith("val_device")]
+
+
+def test_known_platforms_have_an_identity_that_training_hides_now_and_then(batches: Batches, corpus: Corpus) -> None:
+    rows = divide(corpus, hold_out=True).train
+    known = known_platforms(corpus, rows)
+    assert known == ("t4|fp16|tensorrt", "2080ti|fp32|pytorch-eager")
+    batches.know(known)
+    try:
+        items = batches.items(np.arange(160))
+        plain = batches.pack(items).platform_numeric[:, PLATFORM_FEATURES:].numpy()
+        own = np.array(["|".join(corpus.platforms[p]) for p in corpus.row_platform[np.concatenate(items)]])
+        np.testing.assert_array_equal(plain, identities(own.tolist(), known))
+        step = batches.pack(items, np.random.default_rng(0))
+        shown = step.platform_numeric[:, PLATFORM_FEATURES:].numpy().any(1)
+        assert 0.2 < shown[plain.any(1)].mean() < 0.8
+        exact = batches.pack(items).platform_numeric.numpy()
+        np.testing.assert_array_equal(step.platform_numeric.numpy()[shown], exact[shown])
+        assert (step.platform_numeric.numpy()[~shown] != exact[~shown]).any()
+    finally:
+        batches.know(())
+
+
+def test_the_roofline_speaks_for_platforms_that_training_lacks(batches: Batches, tmp_path: Path) -> None:
+    run = Run(trainer := Trainer(replace(TINY, steps=2, evaluate_every=1), batches, tmp_path, quiet), trainer.run(),
+              batches.corpus)  # fmt: skip
+    assert standing(run).tolist() == ["known", "known", "new_platform", "new_platform"]
+    batches.named = frozenset(("tensorrt",))
+    assert standing(run).tolist()[2:] == ["new_runtime", "new_runtime"]
+    elsewhere = {"new_runtime": {"half_width": 0.7, "roofline_share": 1.0}, "new_family": {"half_width": 0.3}}
+    found = calibrate(run, elsewhere)
+    assert found["half_width"]["new_family"] == 0.3
+    assert found["roofline_share"]["new_platform"] in ROOFLINE_SHARES
+    share = roofline_shares(run, found)
+    assert share.tolist() == [0, 0, 1, 1]
+    rows = np.arange(40)
+    answers, plain, bound = in_order(run, rows, share=share), in_order(run, rows), roofline(run.corpus, rows)
+    expected = np.where(share[run.corpus.row_platform[rows]] > 0, bound, plain)
+    np.testing.assert_allclose(answers, expected)
+    np.testing.assert_allclose(mixed(plain, bound, 0.5) ** 2, plain * bound)
