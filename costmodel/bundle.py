@@ -31,7 +31,7 @@ ENOUGH = 30
 
 
 def of_standing(values: Mapping[str, float | None], standing: str) -> float:
-    """A width or a share of the calibration for a platform that is "known" to training, or "new_platform" or
+    """A width or a share of the calibration for a platform that is "known" to training, or else "new_platform" or
     "new_runtime"; a runtime that was not measured apart counts as a new platform, and 0 as what is missing."""
     if standing == "known":
         return values.get("known_platform") or 0.0
@@ -60,8 +60,8 @@ class Bundle:
     def calibration(self) -> dict[str, Any]:
         """Half-widths of ln(latency) by what is known of a platform, and how unseen devices are read."""
         value = self._json("calibration.json")
-        missing = {"half_width", "roofline_share", "unseen_devices"} - set(value)
-        if missing or not {"known_platform", "new_family", "new_platform"} <= set(value["half_width"]):
+        missing = {"half_width", "by_platform", "roofline_share", "unseen_devices"} - set(value)
+        if missing or not {"known_platform", "operators", "new_family", "new_platform"} <= set(value["half_width"]):
             raise CorruptBundleError(f"bundle {self.folder}: calibration.json lacks widths or reading; retrain it")
         return value
 

@@ -57,8 +57,8 @@ class Encoded:
 @dataclass(frozen=True)
 class _Seen:
     """A platform as the network reads it: sentence embedding (t,), numeric channel (f,), rates (7,); the roofline's
-    weight in the ln of its latencies; where its estimates come from, in words, with the interval's half-width in ln;
-    what fine-tuning learned of it, and remarks."""
+    weight in the ln of its latencies; where its estimates come from, in words, with the interval's half-width in ln,
+    for single operators apart; what fine-tuning learned of it, and remarks."""
 
     platform: Platform
     text: np.ndarray
@@ -66,6 +66,7 @@ class _Seen:
     rates: np.ndarray
     roofline_share: float
     standing: tuple[str, float]
+    operator_width: float
     overlay: overlays.Overlay | None
     remarks: tuple[str, ...]
 
@@ -181,7 +182,7 @@ class LeDGFormerModel:
                 parts = share[i] if total > 0 else np.ones_like(share[i])
                 node_ms = parts * (latency / (total or len(parts)))
                 provenance, half = one.standing
-                half = max(half, wide)
+                half = one.operator_width if len(prepared.features) == 1 else max(half, wide)
                 interval = (latency * float(np.exp(-half)), latency * float(np.exp(half)))
                 remarks = [*notes, *one.remarks]
                 answers.append(assemble(prepared, one.platform, node_ms, times[i], interval, provenance, remarks))
@@ -274,10 +275,20 @@ class LeDGFormerModel:
             named = self.bundle.config["training"]["named_runtimes"]
             if named is not None and platform.runtime not in named:
                 text, channel = hide_runtime(text, channel)
-            standing, share = self._standing(platform)
+            standing, operator_width, share = self._standing(platform)
             standing = overlay.standing if overlay else standing
             remarks = (remark,) if remark else ()
-            found = _Seen(platform, text[0], channel[0], platform_rates(read_as), share, standing, overlay, remarks)
+            found = _Seen(
+                platform,
+                text[0],
+                channel[0],
+                platform_rates(read_as),
+                share,
+                standing,
+                operator_width,
+                overlay,
+                remarks,
+            )
             self._platforms[platform.name] = found
         return found
 
@@ -307,9 +318,9 @@ class LeDGFormerModel:
         counts = (c for key, c in self.bundle.platforms.items() if key.split("|")[0] == device)
         return sum(c["networks"] + c["operators"] for c in counts)
 
-    def _standing(self, platform: Platform) -> tuple[tuple[str, float], float]:
-        """Where an estimate of the platform comes from, in words, with the interval's half-width in ln; and the
-        roofline's weight."""
+    def _standing(self, platform: Platform) -> tuple[tuple[str, float], float, float]:
+        """Where an estimate of the platform comes from, in words, with the interval's half-width in ln; that of single
+        operators; and the roofline's weight."""
         device, precision = platform.device.name, platform.precision.value
         networks = operators = elsewhere = 0
         for key, counts in self.bundle.platforms.items():
@@ -321,7 +332,12 @@ class LeDGFormerModel:
         named = self.bundle.config["training"]["named_runtimes"]
         unseen = "new_platform" if named is None or platform.runtime in named else "new_runtime"
         widths, shares = self.bundle.calibration["half_width"], self.bundle.calibration["roofline_share"]
-        width = of_standing(widths, "known" if networks >= ENOUGH else unseen)
+        width = operator_width = of_standing(widths, unseen)
+        if networks >= ENOUGH:
+            key = f"{device}|{precision}|{platform.runtime}"
+            width = self.bundle.calibration["by_platform"].get(key, widths["known_platform"])
+        if networks + operators >= ENOUGH:
+            operator_width = widths["operators"] or width
         share = of_standing(shares, "known" if networks + operators >= ENOUGH else unseen)
         if networks >= ENOUGH:
             words = f"learned on this platform, {_samples(networks)}"
@@ -332,7 +348,7 @@ class LeDGFormerModel:
             words = f"zero-shot; this device under other settings, {_samples(elsewhere)}"
         else:
             words = "zero-shot from the spec sheet"
-        return (words, width), share
+        return (words, width), operator_width, share
 
 
 @lru_cache(maxsize=2)

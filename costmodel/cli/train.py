@@ -68,6 +68,7 @@ def command(
         import torch
 
         from costmodel.training import run as training
+        from costmodel.training.calibration import calibrate
         from costmodel.training.loop import CONFIGS
     except ImportError as error:
         raise BackendUnavailableError(f"training needs {error.name}; pip install 'ledg-cost[train,encoder]'") from error
@@ -102,7 +103,7 @@ def command(
         corpus = add_measured(corpus, own, generated_graph, Path(cache), say)
         config = replace(config, shares={**config.shares, MEASURED: MEASURED_SHARE})
     run = training.train(corpus, config, Path(cache), folder, encoder, say)
-    widths = training.calibrate(run, read_elsewhere(elsewhere))
+    widths = calibrate(run, read_elsewhere(elsewhere))
     if calibration:
         other = json.loads(Path(calibration).read_text())
         for name in ("half_width", "roofline_share"):

@@ -14,6 +14,7 @@ from costmodel.baselines.analytic import roofline
 from costmodel.errors import DataError
 from costmodel.familiarity import Familiar
 from costmodel.metrics import summary
+from costmodel.training.calibration import ROOFLINE_SHARES, mixed
 from costmodel.training.corpus import Corpus
 from costmodel.training.export import conformal_quantile
 from costmodel.training.folds import (
@@ -27,7 +28,7 @@ from costmodel.training.folds import (
     unseen_shapes,
 )
 from costmodel.training.loop import CONFIGS, TrainConfig, network_rows, predict_rows, thin
-from costmodel.training.run import ROOFLINE_SHARES, Run, Say, drawn_rows, familiar, graph_vectors, mixed, train
+from costmodel.training.run import Run, Say, drawn_rows, familiar, graph_vectors, train
 from costmodel.training.tables import Answer, Learned, average, in_order, interval, tabulate
 
 STEPS = {

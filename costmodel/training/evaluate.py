@@ -10,9 +10,10 @@ import numpy as np
 from costmodel.baselines import fit
 from costmodel.baselines.analytic import line, roofline
 from costmodel.metrics import summary
+from costmodel.training.calibration import calibrate, half_widths, roofline_shares
 from costmodel.training.corpus import Corpus
 from costmodel.training.loop import Rows, thin
-from costmodel.training.run import Run, calibrate, of_standing, roofline_shares, standing
+from costmodel.training.run import Run
 from costmodel.training.tables import in_order, interval, spread
 from costmodel.training.tables import markdown as rows_of
 
@@ -75,8 +76,7 @@ def _answers(
     hidden = run.trainer.config.augmentation.generic > 0
     as_generic = unseen and hidden and found["unseen_devices"] == "generic"
     share = roofline_shares(run, found) if hidden else None
-    widths = np.array([of_standing(found["half_width"], s) for s in standing(run)])
-    return in_order(run, rows, as_generic, share), widths[run.corpus.row_platform[rows]]
+    return in_order(run, rows, as_generic, share), half_widths(run, found, rows)
 
 
 def markdown(table: dict[str, Any]) -> str:

@@ -17,10 +17,11 @@ from costmodel.ir import Graph
 from costmodel.metrics import summary
 from costmodel.platforms import Platform, resolve
 from costmodel.predictor import LeDGFormerModel
+from costmodel.training.calibration import calibrate
 from costmodel.training.corpus import FOLDED, Corpus
 from costmodel.training.folds import Fold, leave_devices_out
 from costmodel.training.loop import CONFIGS
-from costmodel.training.run import Say, calibrate, release, train
+from costmodel.training.run import Say, release, train
 from costmodel.training.tables import average, spread
 
 SOURCE = "help/nasbench201"

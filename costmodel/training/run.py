@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,18 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from costmodel.baselines.analytic import roofline
-from costmodel.bundle import ENOUGH, of_standing
 from costmodel.familiarity import Familiar
 from costmodel.finetune.overlay import sheet_id
-from costmodel.metrics import mape, summary
+from costmodel.metrics import summary
 from costmodel.model import LeDGFormer
 from costmodel.platforms import (
     Platform,
     Precision,
     list_devices,
     load_device,
-    parse_runtime,
     resolve,
     supported_precisions,
 )
@@ -30,7 +26,7 @@ from costmodel.prompts import platform_sentence
 from costmodel.training.batches import Batches
 from costmodel.training.corpus import MEASURED, Corpus, LoadGraph, build_corpus, read_corpus
 from costmodel.training.embeddings import embed
-from costmodel.training.export import conformal_quantile, write_bundle
+from costmodel.training.export import write_bundle
 from costmodel.training.loop import Rows, TrainConfig, Trainer, network_rows, predict_rows, thin
 from costmodel.training.split import TEST_DEVICES, VALIDATION_DEVICES
 
@@ -111,81 +107,6 @@ def train(
     """Trains, or resumes, one configuration in `folder`; `rows` default to the split, `left_out` as `make_batches`."""
     trainer = Trainer(config, make_batches(corpus, config, cache, encoder, say, left_out), folder, say, rows)
     return Run(trainer, trainer.run(), corpus)
-
-
-ROOFLINE_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-
-
-def calibrate(run: Run, elsewhere: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Half-widths of the 90 % split-conformal interval from validation rows, and how unseen platforms are best read.
-
-    `unseen_devices` is "generic" where hiding the validation devices' numbers and sentence (`features.generic`) gives
-    the lower mean MAPE over sources, else "sheet". `roofline_share` is the weight of the roofline in the ln of an
-    answer for a platform that training did not measure, chosen with it. A run without held-out devices has neither:
-    they are null. So is what other protocols measure, unless `elsewhere` (group → `half_width` and, for
-    `new_runtime`, `roofline_share`) has it: networks of new families, and runtimes that training never saw.
-    """
-    batches = run.trainer.batches
-    y, p, _ = predict_rows(run.network, batches, thin(run.corpus, run.rows.val, 1000, seed=1))
-    widths: dict[str, float | None] = {"known_platform": round(conformal_quantile(y, p), 4)}
-    widths |= {"new_family": None, "new_platform": None, "new_runtime": None}
-    shares: dict[str, float | None] = {"new_platform": None, "new_runtime": None}
-    reading, scores = None, {}
-    if len(run.rows.val_device):
-        rows = thin(run.corpus, run.rows.val_device, 1000, seed=1)
-        for mode in ("sheet", "generic"):
-            scores[mode], share, width = choose_share(run, rows, mode == "generic")
-            if scores[mode] == min(scores.values()):
-                reading, shares["new_platform"], widths["new_platform"] = mode, share, width
-    for group, found in (elsewhere or {}).items():
-        widths[group] = found["half_width"]
-        if group in shares:
-            shares[group] = found["roofline_share"]
-    return {
-        "coverage": 0.9, "half_width": widths, "roofline_share": shares, "unseen_devices": reading,
-        "validation_mape": scores,
-    }  # fmt: skip
-
-
-def choose_share(run: Run, rows: np.ndarray, as_generic: bool = False) -> tuple[float, float, float]:
-    """The weight of the roofline that gives rows of unseen platforms the lowest mean MAPE over sources and platforms:
-    that MAPE, the weight, and the interval's half-width in ln at it."""
-    corpus = run.corpus
-    y, network, r = predict_rows(run.network, run.trainer.batches, rows, as_generic)
-    bound = roofline(corpus, r)
-    group = corpus.row_source[r] * len(corpus.platforms) + corpus.row_platform[r]
-    found = []
-    for share in ROOFLINE_SHARES:
-        p = mixed(network, bound, share)
-        error = float(np.mean([mape(y[group == g], p[group == g]) for g in np.unique(group)]))
-        found.append((round(error, 2), share, round(conformal_quantile(y, p), 4)))
-    return min(found)
-
-
-def mixed(network: np.ndarray, bound: np.ndarray, share: np.ndarray | float) -> np.ndarray:
-    """(n,) latencies of the network and the roofline, of which the latter has `share` of the ln."""
-    return np.asarray(network ** (1 - share) * bound**share)
-
-
-def standing(run: Run) -> np.ndarray:
-    """(platforms,) "known" with `ENOUGH` training rows under any version of the runtime, "new_runtime" where the
-    runtime's name says nothing, else "new_platform": whose share and width an answer gets."""
-    corpus, named = run.corpus, run.trainer.batches.named
-    keys = [(d, p, parse_runtime(r)[0]) for d, p, r in corpus.platforms]
-    counts = Counter(keys[p] for p in corpus.row_platform[run.rows.train])
-    return np.array(
-        [
-            "known" if counts[key] >= ENOUGH
-            else "new_runtime" if named is not None and key[2] not in named
-            else "new_platform"
-            for key in keys
-        ]
-    )  # fmt: skip
-
-
-def roofline_shares(run: Run, calibration: Mapping[str, Any]) -> np.ndarray:
-    """(platforms,) weight of the roofline in a run's answers, by how a calibration reads unseen platforms."""
-    return np.array([of_standing(calibration["roofline_share"], s) for s in standing(run)])
 
 
 REFERENCES = 600

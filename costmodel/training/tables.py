@@ -14,10 +14,11 @@ import numpy as np
 
 from costmodel.baselines.analytic import roofline
 from costmodel.metrics import summary
+from costmodel.training.calibration import calibrate, mixed, roofline_shares
 from costmodel.training.corpus import Corpus
 from costmodel.training.folds import Fold
 from costmodel.training.loop import TrainConfig, predict_rows
-from costmodel.training.run import Run, Say, calibrate, mixed, roofline_shares, train
+from costmodel.training.run import Run, Say, train
 
 DIGITS = {"spearman": 4, "half_width": 4}
 

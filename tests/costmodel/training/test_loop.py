@@ -17,9 +17,17 @@ from costmodel.features import PLATFORM_FEATURES, identities  # noqa: E402
 from costmodel.ir import Graph, GraphBuilder  # noqa: E402
 from costmodel.model import ModelConfig  # noqa: E402
 from costmodel.training.batches import Batches  # noqa: E402
+from costmodel.training.calibration import (  # noqa: E402
+    ROOFLINE_SHARES,
+    calibrate,
+    half_widths,
+    mixed,
+    roofline_shares,
+    standing,
+)
 from costmodel.training.corpus import Corpus, Row, lower, read_corpus, write_shard  # noqa: E402
 from costmodel.training.loop import TrainConfig, Trainer, divide, forward, known_platforms, predict_rows  # noqa: E402
-from costmodel.training.run import ROOFLINE_SHARES, Run, calibrate, mixed, roofline_shares, standing  # noqa: E402
+from costmodel.training.run import Run  # noqa: E402
 from costmodel.training.split import TEST_DEVICES, VALIDATION_DEVICES, split_of  # noqa: E402
 from costmodel.training.tables import in_order  # noqa: E402
 
@@ -271,9 +279,9 @@ def test_known_platforms_have_an_identity_that_training_hides_now_and_then(batch
 def test_the_roofline_speaks_for_platforms_that_training_lacks(batches: Batches, tmp_path: Path) -> None:
     run = Run(trainer := Trainer(replace(TINY, steps=2, evaluate_every=1), batches, tmp_path, quiet), trainer.run(),
               batches.corpus)  # fmt: skip
-    assert standing(run).tolist() == ["known", "known", "new_platform", "new_platform"]
+    assert standing(run, run.rows.train).tolist() == ["known", "known", "new_platform", "new_platform"]
     batches.named = frozenset(("tensorrt",))
-    assert standing(run).tolist()[2:] == ["new_runtime", "new_runtime"]
+    assert standing(run, run.rows.train).tolist()[2:] == ["new_runtime", "new_runtime"]
     elsewhere = {"new_runtime": {"half_width": 0.7, "roofline_share": 1.0}, "new_family": {"half_width": 0.3}}
     found = calibrate(run, elsewhere)
     assert found["half_width"]["new_family"] == 0.3
@@ -285,3 +293,8 @@ def test_the_roofline_speaks_for_platforms_that_training_lacks(batches: Batches,
     expected = np.where(share[run.corpus.row_platform[rows]] > 0, bound, plain)
     np.testing.assert_allclose(answers, expected)
     np.testing.assert_allclose(mixed(plain, bound, 0.5) ** 2, plain * bound)
+    widths = half_widths(run, found, rows)
+    assert (widths[share[run.corpus.row_platform[rows]] > 0] == 0.7).all()
+    own = {**found, "by_platform": {"t4|fp16|tensorrt": 0.1}}
+    t4 = run.corpus.row_platform[rows] == run.corpus.platforms.index(("t4", "fp16", "tensorrt"))
+    assert set(half_widths(run, own, rows)[t4]) == {0.1}

@@ -1,0 +1,119 @@
+"""How far a run's answers can be trusted: half-widths of the intervals, and how unseen platforms are read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from costmodel.baselines.analytic import roofline
+from costmodel.bundle import ENOUGH, of_standing
+from costmodel.metrics import mape
+from costmodel.platforms import parse_runtime
+from costmodel.training.export import conformal_quantile
+from costmodel.training.loop import network_rows, predict_rows, thin
+from costmodel.training.run import Run
+
+ROOFLINE_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+FEWEST = 20
+"""Validation rows of a platform from which it has an interval of its own."""
+
+
+def calibrate(run: Run, elsewhere: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Half-widths of the 90 % split-conformal interval from validation rows, and how unseen platforms are best read.
+
+    `half_width` is by group, `by_platform` of networks on platforms with validation rows enough. `unseen_devices` is
+    "generic" where hiding the validation devices' numbers and sentence (`features.generic`) gives the lower mean MAPE
+    over sources, else "sheet". `roofline_share` is the weight of the roofline in the ln of an answer for a platform
+    that training did not measure, chosen with it. A run without held-out devices has neither: they are null. So is what
+    other protocols measure, unless `elsewhere` (group → `half_width` and, for `new_runtime`, `roofline_share`) has it:
+    networks of new families, and runtimes that training never saw.
+    """
+    corpus, batches = run.corpus, run.trainer.batches
+    y, p, r = predict_rows(run.network, batches, thin(corpus, run.rows.val, 1000, seed=1))
+    network = np.isin(r, network_rows(corpus, r))
+    widths: dict[str, float | None] = {"known_platform": _width(y[network], p[network])}
+    widths |= {"operators": _width(y[~network], p[~network])}
+    widths |= {"new_family": None, "new_platform": None, "new_runtime": None}
+    key = np.array(keys(run))[corpus.row_platform[r]]
+    own = {str(k): np.flatnonzero(network & (key == k)) for k in np.unique(key)}
+    by_platform = {k: _width(y[at], p[at]) for k, at in own.items() if len(at) >= FEWEST}
+    shares: dict[str, float | None] = {"new_platform": None, "new_runtime": None}
+    reading, scores = None, {}
+    if len(run.rows.val_device):
+        rows = thin(corpus, run.rows.val_device, 1000, seed=1)
+        for mode in ("sheet", "generic"):
+            scores[mode], share, width = choose_share(run, rows, mode == "generic")
+            if scores[mode] == min(scores.values()):
+                reading, shares["new_platform"], widths["new_platform"] = mode, share, width
+    for group, found in (elsewhere or {}).items():
+        widths[group] = found["half_width"]
+        if group in shares:
+            shares[group] = found["roofline_share"]
+    return {
+        "coverage": 0.9, "half_width": widths, "by_platform": by_platform, "roofline_share": shares,
+        "unseen_devices": reading, "validation_mape": scores,
+    }  # fmt: skip
+
+
+def _width(y: np.ndarray, p: np.ndarray) -> float | None:
+    return round(conformal_quantile(y, p), 4) if len(y) else None
+
+
+def choose_share(run: Run, rows: np.ndarray, as_generic: bool = False) -> tuple[float, float, float]:
+    """The weight of the roofline that gives rows of unseen platforms the lowest mean MAPE over sources and platforms:
+    that MAPE, the weight, and the interval's half-width in ln at it."""
+    corpus = run.corpus
+    y, network, r = predict_rows(run.network, run.trainer.batches, rows, as_generic)
+    bound = roofline(corpus, r)
+    group = corpus.row_source[r] * len(corpus.platforms) + corpus.row_platform[r]
+    found = []
+    for share in ROOFLINE_SHARES:
+        p = mixed(network, bound, share)
+        error = float(np.mean([mape(y[group == g], p[group == g]) for g in np.unique(group)]))
+        found.append((round(error, 2), share, round(conformal_quantile(y, p), 4)))
+    return min(found)
+
+
+def mixed(network: np.ndarray, bound: np.ndarray, share: np.ndarray | float) -> np.ndarray:
+    """(n,) latencies of the network and the roofline, of which the latter has `share` of the ln."""
+    return np.asarray(network ** (1 - share) * bound**share)
+
+
+def keys(run: Run) -> list[str]:
+    """`device|precision|runtime` of each platform of the corpus, whatever the runtime's version."""
+    return [f"{d}|{p}|{parse_runtime(r)[0]}" for d, p, r in run.corpus.platforms]
+
+
+def standing(run: Run, rows: np.ndarray) -> np.ndarray:
+    """(platforms,) "known" with `ENOUGH` of `rows`, "new_runtime" where the runtime's name says nothing, else
+    "new_platform"."""
+    of, named = keys(run), run.trainer.batches.named
+    counts = Counter(of[p] for p in run.corpus.row_platform[rows])
+    new = ["new_platform" if named is None or k.split("|")[2] in named else "new_runtime" for k in of]
+    return np.array(["known" if counts[k] >= ENOUGH else words for k, words in zip(of, new, strict=True)])
+
+
+def roofline_shares(run: Run, calibration: Mapping[str, Any]) -> np.ndarray:
+    """(platforms,) weight of the roofline in a run's answers: none where training measured anything."""
+    known = standing(run, run.rows.train)
+    return np.array([of_standing(calibration["roofline_share"], s) for s in known])
+
+
+def half_widths(run: Run, calibration: Mapping[str, Any], rows: np.ndarray) -> np.ndarray:
+    """(n,) half-width in ln of the interval of each row's answer, as the command line gives it."""
+    corpus, of = run.corpus, calibration["half_width"]
+    learned = standing(run, network_rows(corpus, run.rows.train))
+    per_platform = np.array(
+        [
+            calibration["by_platform"].get(k, of["known_platform"]) if s == "known" else of_standing(of, s)
+            for k, s in zip(keys(run), learned, strict=True)
+        ]
+    )
+    widths = per_platform[corpus.row_platform[rows]]
+    operator = ~np.isin(rows, network_rows(corpus, rows))
+    measured = standing(run, run.rows.train)[corpus.row_platform[rows]] == "known"
+    widths[operator & measured] = of["operators"]
+    return widths
