@@ -182,7 +182,7 @@ class LeDGFormerModel:
                 parts = share[i] if total > 0 else np.ones_like(share[i])
                 node_ms = parts * (latency / (total or len(parts)))
                 provenance, half = one.standing
-                half = one.operator_width if len(prepared.features) == 1 else max(half, wide)
+                half = max(one.operator_width if len(prepared.features) == 1 else half, wide)
                 interval = (latency * float(np.exp(-half)), latency * float(np.exp(half)))
                 remarks = [*notes, *one.remarks]
                 answers.append(assemble(prepared, one.platform, node_ms, times[i], interval, provenance, remarks))
@@ -276,19 +276,12 @@ class LeDGFormerModel:
             if named is not None and platform.runtime not in named:
                 text, channel = hide_runtime(text, channel)
             standing, operator_width, share = self._standing(platform)
-            standing = overlay.standing if overlay else standing
-            remarks = (remark,) if remark else ()
+            if overlay:
+                standing, operator_width = overlay.standing, overlay.standing[1]
             found = _Seen(
-                platform,
-                text[0],
-                channel[0],
-                platform_rates(read_as),
-                share,
-                standing,
-                operator_width,
-                overlay,
-                remarks,
-            )
+                platform, text[0], channel[0], platform_rates(read_as), share, standing, operator_width, overlay,
+                (remark,) if remark else (),
+            )  # fmt: skip
             self._platforms[platform.name] = found
         return found
 
