@@ -128,6 +128,7 @@ def cross() -> str:
         ("neusight", "NeuSight's GPUs, each by a model of the others' measurements"),
         ("help-few-shot", "Ten networks of each of HELP's unseen devices (titan_rtx at batch 256)"),
         ("new-families", "Networks of architecture families outside training"),
+        ("new-runtimes", "A runtime outside training, by how much of the answer's ln is the roofline's"),
         ("operators", "Single operators of unseen shapes"),
     ):
         file = name.replace("-", "_")
@@ -144,6 +145,11 @@ def cross() -> str:
                 f" {first['coverage']:.0f} % of them. The verdict",
                 f"*out of distribution* tells {record['hit_rate']:g} % of new families' networks, and"
                 f" {record['false_alarms']:g} % of new networks of known ones.", "",
+            ]  # fmt: skip
+        if name == "new-runtimes":
+            lines += [
+                f"Chosen here, on validation graphs: {record['roofline_share']:.0%} roofline, and an interval of a factor"
+                f" of {math.exp(record['half_width']):.2f}.", "",
             ]  # fmt: skip
     return "\n".join(lines)
 
