@@ -74,7 +74,7 @@ def test_packs_are_padded_and_keep_graphs_apart() -> None:
     assert np.isneginf(packed.baseline[12:]).all()
     target = packed.seg % 16
     assert (packed.graph[packed.src] == packed.graph[target]).all()
-    assert np.unique(packed.seg).tolist() == list(range(3 * 16))  # no softmax is empty
+    assert (packed.graph[target] < 3).all()  # padding has no relatives
     assert [packed.sentences[i] for i in packed.sentence[4:8]] == list(graphs[1].sentences)
 
 
