@@ -148,8 +148,8 @@ def cross() -> str:
             ]  # fmt: skip
         if name == "new-runtimes":
             lines += [
-                f"Chosen here, on validation graphs: {record['roofline_share']:.0%} roofline, and an interval of a factor"
-                f" of {math.exp(record['half_width']):.2f}.", "",
+                f"Chosen here, on validation graphs: {record['roofline_share']:.0%} roofline, and an interval of a"
+                f" factor of {math.exp(record['half_width']):.2f}.", "",
             ]  # fmt: skip
     return "\n".join(lines)
 
