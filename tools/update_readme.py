@@ -272,13 +272,68 @@ def training() -> list[str]:
     ]
 
 
+def compilers() -> str:
+    """What the model is worth inside TVM and ONNX Runtime: every table that is there."""
+    lines: list[str] = []
+    if exists("tuning/offline"):
+        record = table("tuning/offline")
+        unseen = sum(w["split"] == "test" for w in record["workloads"].values())
+        lines += [
+            f"Ranking recorded schedules of {unseen} unseen workloads (`tools/tuning_offline.py`): share of pairs in"
+            " the right order, and how", "much slower the best of the five picked is than the best of all:", "",
+            "| model | nothing shown | 16 schedules shown | 32 shown |", "|---|---|---|---|",
+        ]  # fmt: skip
+        rows = {(r["model"], r["shown"]): r for r in record["splits"]["test"]}
+        for model in dict.fromkeys(m for m, _ in rows):
+            cells = (rows[model, shown] for shown in (0, 16, 32))
+            lines.append(f"| {model} | " + " | ".join(f"{r['pairs']:.2f}, {r['top5']:.1f} %" for r in cells) + " |")
+        lines.append("")
+    if exists("tuning/online"):
+        record = table("tuning/online")
+        seeds = max(r["seeds"] for r in record["rows"])
+        lines += [
+            f"Tuning them for real on one core, {record['rows'][0]['trials']} trials,"
+            f" {seeds} seed{'s' if seeds > 1 else ''} (`tools/tuning_online.py`):", "",
+            "| workload | model | best ms at 64 | at the end | measured again | trials to xgb's best | s a round |",
+            "|---|---|---:|---:|---:|---:|---:|",
+        ]  # fmt: skip
+        for r in record["rows"]:
+            reached = ", ".join("–" if t is None else str(t) for t in r["trials_to_xgb"])
+            lines.append(
+                f"| {r['workload']} | {r['model']} | {r['best_ms_64']:.3g} | {r['best_ms']:.3g} | {r['final_ms']:.3g} |"
+                f" {reached} | {r['model_s']:.1f} |"
+            )
+        lines.append("")
+    if exists("provider"):
+        counts = table("provider")["summary"]
+        for name, c in counts.items():
+            if c["networks"]:
+                lost = ", ".join(f"{k} {v:.1%}" for k, v in c["time_lost"].items())
+                lines.append(
+                    f"- ONNX Runtime's CPU provider or OpenVINO, {name} networks: the faster one is picked for"
+                    f" {c['right']} of {c['networks']}; time lost against always knowing: {lost}"
+                    " (`tools/check_provider.py`)."
+                )
+    if exists("partition"):
+        for name, row in table("partition")["networks"].items():
+            right, timed = row["right"], row.get("time")
+            text = f"- {name} in {right['parts']} parts: largest difference {right['largest_difference']:.1e}"
+            if timed:
+                text += (
+                    f"; over the two providers {timed['predicted_ms']['per_input']:.3g} ms an input predicted,"
+                    f" {timed['measured_ms']['per_input']:.3g} measured"
+                )
+            lines.append(text + ".")
+    return "\n".join(lines).rstrip() + "\n"
+
+
 def main() -> None:
     """Replaces what stands between each section's marks."""
     path = ROOT / "README.md"
     text = path.read_text()
     sections: dict[str, Callable[[], str]] = {
         "accuracy": accuracy, "graphs": graphs, "languages": languages, "speed": speed, "cross": cross,
-        "intervals": intervals, "nas": nas, "fewshot": fewshot, "ablation": ablation,
+        "intervals": intervals, "nas": nas, "fewshot": fewshot, "ablation": ablation, "compilers": compilers,
         **{name: partial(families, name.replace("-", "_")) for name in ("nnlqp-ood", "nnlqp-in-domain")},
     }  # fmt: skip
     for name, write in sections.items():
