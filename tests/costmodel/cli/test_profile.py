@@ -123,7 +123,8 @@ def test_wrong_use_is_one_line(ledg: Run, store: Path, args: tuple[str, ...], wo
 
 def test_an_interrupt_keeps_what_was_measured_and_the_next_run_continues(store: Path) -> None:
     args = command("--family", "nasbench201:40", "--store", store)  # more than a busy machine measures meanwhile
-    process = subprocess.Popen(args, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    heeding = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 - shells let background jobs ignore it
+    process = subprocess.Popen(args, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=heeding)
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("[2/40]"):
