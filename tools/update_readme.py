@@ -135,7 +135,7 @@ def cross() -> str:
         if not exists(file):
             continue
         record = table(file)
-        lines += [f"**{intro}** (`ledg-cost evaluate {name} --data DIR`, {record['steps']:,} steps a fold)", ""]
+        lines += [f"**{intro}** (`ledg-cost evaluate {name} --data DIR --steps {record['steps']}`)", ""]
         for rows in record["tables"].values():
             lines += [*markdown_rows(rows, "left out · source"), ""]
         if name == "new-families":
@@ -303,7 +303,10 @@ def compilers() -> str:
                 f"| {r['workload']} | {r['model']} | {r['best_ms_64']:.3g} | {r['best_ms']:.3g} | {r['final_ms']:.3g} |"
                 f" {reached} | {r['model_s']:.1f} |"
             )
-        lines.append("")
+        lines += [
+            "", "Another job ran on the other core, and the times scatter: a schedule measured again is up to twice as slow"
+            " as when it was found,", "so with one seed a few per cent either way say nothing.", "",
+        ]  # fmt: skip
     if exists("provider"):
         counts = table("provider")["summary"]
         for name, c in counts.items():
@@ -315,6 +318,8 @@ def compilers() -> str:
                     " (`tools/check_provider.py`)."
                 )
     if exists("partition"):
+        left_out = table("partition").get("left_out", {})
+        lines += [f"- {name}: left out, {why}." for name, why in left_out.items()]
         for name, row in table("partition")["networks"].items():
             right, timed = row["right"], row.get("time")
             text = f"- {name} in {right['parts']} parts: largest difference {right['largest_difference']:.1e}"
