@@ -304,8 +304,8 @@ def compilers() -> str:
                 f" {reached} | {r['model_s']:.1f} |"
             )
         lines += [
-            "", "Another job ran on the other core, and the times scatter: a schedule measured again is up to twice as slow"
-            " as when it was found,", "so with one seed a few per cent either way say nothing.", "",
+            "", "Another job ran on the other core, and the times scatter: a schedule measured again is up to twice as"
+            " slow as when it was found,", "so with one seed a few per cent either way say nothing.", "",
         ]  # fmt: skip
     if exists("provider"):
         counts = table("provider")["summary"]
