@@ -64,7 +64,7 @@ def measure(data: Path, cache: Path, steps: int, threads: int) -> dict[str, Any]
 
         def packed(i: int) -> Step:
             rng = np.random.default_rng(i)
-            return batches.draw(trainer.items, trainer.shares, config.nodes, config.pairs, rng)
+            return batches.draw(trainer.pools, config.pairs, rng)
 
         def embedded_anew(i: int) -> Step:
             step = packed(i)
@@ -75,9 +75,8 @@ def measure(data: Path, cache: Path, steps: int, threads: int) -> dict[str, Any]
 
         def one_graph(i: int) -> Step:
             rng = np.random.default_rng(i)
-            source = list(trainer.shares)[i % len(trainer.shares)]
-            pool = trainer.items[source]
-            item = pool[rng.integers(len(pool))]
+            items = list(trainer.pools.values())[i % len(trainer.pools)].items
+            item = items[rng.integers(len(items))]
             return batches.pack([rng.choice(item, min(config.pairs, len(item)), replace=False)], rng)
 
         found = {"as trained": rate(trainer, packed, steps)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,6 +60,15 @@ class Step:
     ordered: Tensor  # (M, 2) pairs of which the first cannot be faster than the second
     group: np.ndarray  # (L,) source of the row
     row: np.ndarray  # (L,) row of the corpus
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Items of one source and how many of them a training step expects: a part of one is one now and then, so that a
+    source of few large networks takes no more than its share."""
+
+    items: Sequence[np.ndarray]
+    expected: float
 
 
 class Batches:
@@ -131,22 +140,27 @@ class Batches:
         if pack:
             yield self.pack(pack, as_generic=as_generic)
 
-    def draw(
-        self,
-        items: dict[str, list[np.ndarray]],
-        shares: dict[str, float],
-        nodes: int,
-        pairs: int,
-        rng: np.random.Generator,
-    ) -> Step:
-        """One random training step."""
+    def pools(self, rows: np.ndarray, shares: Mapping[str, float], nodes: int) -> dict[str, Pool]:
+        """Source → its items among `rows`, and how many of them make its share of a step of about `nodes` nodes."""
+        items: dict[str, list[np.ndarray]] = {}
+        for item in self.items(rows):
+            items.setdefault(self.corpus.sources[self.corpus.row_source[item[0]]], []).append(item)
+        return {
+            source: Pool(own, shares[source] * nodes / float(np.mean([self._nodes(item) for item in own])))
+            for source, own in items.items()
+            if source in shares
+        }
+
+    def draw(self, pools: Mapping[str, Pool], pairs: int, rng: np.random.Generator) -> Step:
+        """One random training step of at most `pairs` pairs of an item."""
+        counts = {source: int(pool.expected + rng.random()) for source, pool in pools.items()}
+        if not any(counts.values()):
+            counts[str(rng.choice(list(pools)))] = 1
         chosen: list[np.ndarray] = []
-        for source, share in shares.items():
-            pool = items.get(source)
-            budget = share * nodes
-            while pool and budget > 0:
-                item = pool[rng.integers(len(pool))]
-                budget -= self._nodes(item)
+        for source, count in counts.items():
+            items = pools[source].items
+            for i in rng.integers(len(items), size=count):
+                item = items[i]
                 chosen.append(rng.choice(item, pairs, replace=False) if len(item) > pairs else item)
         return self.pack(chosen, rng)
 
