@@ -76,7 +76,7 @@ def measure(data: Path, cache: Path, steps: int, threads: int) -> dict[str, Any]
         def one_graph(i: int) -> Step:
             rng = np.random.default_rng(i)
             items = list(trainer.pools.values())[i % len(trainer.pools)].items
-            item = items[rng.integers(len(items))]
+            item = items[int(rng.integers(len(items)))]
             return batches.pack([rng.choice(item, min(config.pairs, len(item)), replace=False)], rng)
 
         found = {"as trained": rate(trainer, packed, steps)}
