@@ -70,6 +70,7 @@ class Access:
     terms    loop variable → elements that its step moves
     others   loop variables that move it in another way (divided, wrapped, looked up)
     tile     elements that one run touches, where a block declares a region
+    touched  distinct elements, at most, of a full run of the loops walked so far, from the block outwards
     address  index expressions, and what the block's variables stand for, to work out single positions
     """
 
@@ -77,6 +78,7 @@ class Access:
     terms: dict[int, int] = field(default_factory=dict)
     others: set[int] = field(default_factory=set)
     tile: int = 1
+    touched: int = 1
     address: tuple[Any, Mapping[int, Any]] = ((), {})
 
     def stride(self, variable: int) -> int:
@@ -96,13 +98,14 @@ class Access:
             flat = flat * size + value
         return flat
 
+    def moves(self, loop: Loop) -> bool:
+        """Whether the loop's iterations touch different elements."""
+        return bool(self.terms.get(loop.key)) or loop.key in self.others
+
     def unique(self, loops: list[Loop]) -> int:
         """Distinct elements touched while the given loops run."""
-        count = self.tile
-        for loop in loops:
-            if self.terms.get(loop.key) or loop.key in self.others:
-                count *= loop.extent
-        return min(count, math.prod(self.buffer.shape))
+        count = self.tile * math.prod(loop.extent for loop in loops if self.moves(loop))
+        return min(count, self.buffer.elements)
 
 
 def lower(source: Any, name: str = "") -> Graph:
@@ -156,8 +159,8 @@ class _Builder:
         name = self.program.name
         return Graph(tuple(self.nodes), self.tensors, tuple(self.inputs), tuple(outputs), frozenset(), name)
 
-    def _item(self, item: Loop | Block, loops: list[Loop], scope: str) -> list[tuple[Access, list[Loop]]]:
-        """Adds a loop or block; returns the accesses inside, each with the loops around it."""
+    def _item(self, item: Loop | Block, loops: list[Loop], scope: str) -> list[Access]:
+        """Adds a loop or block; returns the accesses inside."""
         if isinstance(item, Loop):
             return self._loop(item, loops, scope)
         found = self._block(item, loops, scope) if item.stores or item.opaque else []
@@ -165,7 +168,7 @@ class _Builder:
             found += self._item(inner, loops, scope)
         return found
 
-    def _loop(self, loop: Loop, loops: list[Loop], scope: str) -> list[tuple[Access, list[Loop]]]:
+    def _loop(self, loop: Loop, loops: list[Loop], scope: str) -> list[Access]:
         inside = [*loops, loop]
         token = self._fresh(loop.name, _SCOPE)
         place = len(self.nodes)
@@ -176,7 +179,7 @@ class _Builder:
             "kind": loop.kind,
             "depth": len(loops),
             "iterations": math.prod(outer.extent for outer in inside),
-            "working_set": self._working_set(accesses, len(loops)),
+            "working_set": _working_set(loop, accesses),
         }
         if loop.thread:
             attrs["thread"] = loop.thread
@@ -186,24 +189,14 @@ class _Builder:
         self.nodes[place] = Node(LOOP, (scope,) if scope else (), (token,), attrs, loop.name)
         return accesses
 
-    def _working_set(self, accesses: list[tuple[Access, list[Loop]]], depth: int) -> int:
-        """Distinct bytes of all accesses inside a loop over its full run."""
-        total: dict[int, int] = {}
-        for access, path in accesses:
-            size = access.unique(path[depth:])
-            key = access.buffer.key
-            total[key] = max(total.get(key, 0), size)
-        buffers = self.program.buffers
-        return math.ceil(sum(count * _bytes(buffers[key].dtype) for key, count in total.items()))
-
-    def _block(self, block: Block, loops: list[Loop], scope: str) -> list[tuple[Access, list[Loop]]]:
+    def _block(self, block: Block, loops: list[Loop], scope: str) -> list[Access]:
         forms = {axis.key: _form(binding, {}) for axis, binding in zip(block.axes, block.bindings, strict=False)}
         for key, expr in block.lets.items():
             forms.setdefault(key, _form(expr, forms))
         bindings = {axis.key: binding for axis, binding in zip(block.axes, block.bindings, strict=False)} | block.lets
         reads, writes, counts = self._accesses(block, forms)
         for access in (*reads, *writes):
-            access.address = access.address[0], bindings
+            access.address, access.touched = (access.address[0], bindings), access.tile
         iterations = math.prod(loop.extent for loop in loops)
         attrs: dict[str, AttrValue] = {
             "iterations": iterations,
@@ -229,7 +222,7 @@ class _Builder:
         inputs = ((scope,) if scope else ()) + tuple(self._read(a.buffer) for a in reads)
         outputs = tuple(self._write(a.buffer) for a in writes)
         self.nodes.append(Node(BLOCK, inputs, outputs, attrs, block.name, block.opaque))
-        return [(access, loops) for access in (*reads, *writes)]
+        return [*reads, *writes]
 
     def _accesses(self, block: Block, forms: dict[int, Any]) -> tuple[list[Access], list[Access], dict[str, int]]:
         """Reads and writes of a block by buffer, and its arithmetic per run."""
@@ -311,8 +304,16 @@ def _is_arithmetic(expr: Any) -> bool:
     return any(True for _ in loads(expr))
 
 
-def _bytes(dtype: str) -> float:
-    return dtype_of(dtype).bytes
+def _working_set(loop: Loop, accesses: list[Access]) -> int:
+    """Distinct bytes of all accesses inside a loop over its full run; notes what the loop adds to each access."""
+    total: dict[int, float] = {}
+    for access in accesses:
+        if access.moves(loop):
+            access.touched *= loop.extent
+        buffer = access.buffer
+        size = min(access.touched, buffer.elements) * buffer.element_bytes
+        total[buffer.key] = max(total.get(buffer.key, 0), size)
+    return math.ceil(sum(total.values()))
 
 
 _Form = tuple[dict[int, int], set[int]]

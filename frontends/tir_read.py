@@ -7,11 +7,13 @@ operators (`relax_tir`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from costmodel.errors import InputError
+from frontends.relax_types import dtype_of
 
 SERIAL, PARALLEL, VECTORIZED, UNROLLED, THREAD = "serial", "parallel", "vectorized", "unrolled", "thread"
 _KINDS = {0: SERIAL, 1: PARALLEL, 2: VECTORIZED, 3: UNROLLED, 4: THREAD}
@@ -21,15 +23,21 @@ Affine = tuple[dict[int, int], int]
 """Coefficient per variable handle, and the constant."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Buffer:
-    """A buffer: identity, name, sizes, element type and memory scope."""
+    """A buffer: identity, name, sizes, element type and memory scope; elements in all, and bytes of each."""
 
     key: int
     name: str
     shape: tuple[int, ...]
     dtype: str
     scope: str
+    elements: int = field(init=False)
+    element_bytes: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.elements = math.prod(self.shape)
+        self.element_bytes = dtype_of(self.dtype).bytes
 
 
 @dataclass(slots=True)

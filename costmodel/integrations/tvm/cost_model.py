@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,6 +25,22 @@ from costmodel.ir import Graph
 from frontends.tir_lower import lower
 
 _logger = logging.getLogger(__name__)
+
+
+_REMEMBERED = 2048
+"""Schedules whose loop graphs are kept, the latest: four generations."""
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Thousands of small objects that all live on: collecting garbage among them finds none and takes its time."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 class _Handle(_PyCostModel):
@@ -62,6 +80,7 @@ class LedgCostModel(_CostModel):
         self.failures = 0
         self._rng = np.random.default_rng(seed)
         self._platforms: dict[str, tuple[NDArray[np.float32], int]] = {}
+        self._met: dict[tuple[str, int], LoopGraph | None] = {}
 
     @classmethod
     def pretrained(cls, target: Any = None, seed: int = 0) -> Any:
@@ -108,16 +127,26 @@ class LedgCostModel(_CostModel):
         return scores
 
     def _read(self, candidates: Sequence[Any], cores: int) -> list[LoopGraph | None]:
-        """Loop graphs; None for a candidate that cannot be read."""
-        graphs: list[Graph | None] = []
-        for candidate in candidates:
-            try:
-                graphs.append(lower(candidate.sch.mod))
-            except Exception as error:  # a statement the reader does not know is no reason to stop tuning
-                graphs.append(None)
-                self._failed("read a candidate", error)
-        found = iter(read([g for g in graphs if g is not None], cores))
-        return [None if g is None else next(found) for g in graphs]
+        """Loop graphs; None for a candidate that cannot be read. One generation's survivors are the next one's parents,
+        so those met lately are not read again."""
+        modules = [candidate.sch.mod for candidate in candidates]
+        keys = [(shash2hex(module), cores) for module in modules]
+        fresh = {key: module for key, module in zip(keys, modules, strict=True) if key not in self._met}
+        with _without_collections():
+            graphs = {key: graph for key, module in fresh.items() if (graph := self._lower(module)) is not None}
+            found = dict.fromkeys(fresh) | dict(zip(graphs, read([*graphs.values()], cores), strict=True))
+        found |= {key: self._met.pop(key) for key in keys if key in self._met}
+        self._met |= found
+        for key in [*self._met][:-_REMEMBERED]:
+            del self._met[key]
+        return [found[key] for key in keys]
+
+    def _lower(self, module: Any) -> Graph | None:
+        try:
+            return lower(module)
+        except Exception as error:  # a statement the reader does not know is no reason to stop tuning
+            self._failed("read a candidate", error)
+            return None
 
     def _platform(self, target: Any) -> tuple[NDArray[np.float32], int]:
         key = str(target)
