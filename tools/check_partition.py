@@ -45,6 +45,7 @@ from costmodel.partition.problem import Flow, Problem, build
 from costmodel.partition.split import file_cuts, split_plan
 from costmodel.platforms import Platform, resolve
 from profiler.environment import environment
+from tools.commands import command_line
 from tools.real_networks import ready, timm
 
 NETWORKS = (
@@ -233,6 +234,20 @@ def line(name: str, row: dict[str, Any]) -> str:
     return text
 
 
+def check(
+    model: onnx.ModelProto, args: argparse.Namespace, cost_model: CostModel, cpus: tuple[int, ...]
+) -> dict[str, Any]:
+    """What is noted of one network. Raises LedgCostError where it cannot be planned, split or run."""
+    model, feeds = ready(model)
+    graph = load_graph(model)
+    cuts = file_cuts(model, graph)
+    plan = partition(graph, _simulated(), "pcie3x16", "throughput", any_order=True, file=cuts)
+    row = {"optimal": check_optimal(graph, cuts, cost_model), "right": check_right(model, feeds, plan)}
+    if args.target:
+        row["time"] = check_time(model, feeds, graph, cuts, args.target, cost_model, args.rounds, (cpus[0], cpus[1]))
+    return row
+
+
 def main() -> None:
     """Checks every network, prints a line each, writes JSON where asked; exit status 1 if a plan is not optimal or
     a split computes something else."""
@@ -244,27 +259,20 @@ def main() -> None:
     parser.add_argument("--cpus", default="0,1", help="the cores of the two providers")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    cost_model, rows = predictor.load(), {}
-    first, second = (int(c) for c in args.cpus.split(","))
-    try:
-        for name, model in timm(args.data, set(args.networks)):
-            model, feeds = ready(model)
-            graph = load_graph(model)
-            cuts = file_cuts(model, graph)
-            plan = partition(graph, _simulated(), "pcie3x16", "throughput", any_order=True, file=cuts)
-            row = {"optimal": check_optimal(graph, cuts, cost_model), "right": check_right(model, feeds, plan)}
-            if args.target:
-                row["time"] = check_time(
-                    model, feeds, graph, cuts, args.target, cost_model, args.rounds, (first, second)
-                )
-            rows[name] = row
-            print(line(name, row), flush=True)
-    except LedgCostError as error:
-        sys.exit(f"error: {error}")
+    cost_model, rows, left_out = predictor.load(), {}, {}
+    cpus = tuple(int(c) for c in args.cpus.split(","))
+    for name, model in timm(args.data, set(args.networks)):
+        try:
+            rows[name] = check(model, args, cost_model, cpus)
+            print(line(name, rows[name]), flush=True)
+        except LedgCostError as error:
+            left_out[name] = str(error)
+            print(f"{name}: left out, {error}", file=sys.stderr, flush=True)
     if args.out:
-        facts = environment(1, (first, second), "normal")
-        command = "python tools/check_partition.py --data DIR --target NAME --out results/partition.json"
-        record = {"schema": 1, "command": command, "environment": facts, "networks": rows}
+        record = {
+            "schema": 1, "command": command_line(__file__, parser, args), "environment": environment(1, cpus, "normal"),
+            "networks": rows, "left_out": left_out,
+        }  # fmt: skip
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(record, indent=1) + os.linesep)
     gaps = [

@@ -36,6 +36,7 @@ from costmodel.errors import LedgCostError
 from costmodel.integrations.ort import Choice, Provider, assigned, choose_provider, open_session
 from costmodel.samples import SampleStore
 from profiler.environment import environment
+from tools.commands import command_line
 from tools.real_networks import light, ready, timm
 
 TIE = 0.03
@@ -194,7 +195,7 @@ def main() -> None:
     if args.out:
         record = {
             "schema": 1,
-            "command": "python tools/check_provider.py --data DIR --target NAME --out results/provider.json",
+            "command": command_line(__file__, parser, args),
             "environment": environment(1, (args.cpu,), "normal"), "providers": labels, "summary": counts,
             "networks": rows, "skipped": skipped,
         }  # fmt: skip
