@@ -135,7 +135,7 @@ def cross() -> str:
         if not exists(file):
             continue
         record = table(file)
-        lines += [f"**{intro}** (`ledg-cost evaluate {name} --data DIR --steps {record['steps']}`)", ""]
+        lines += [f"**{intro}** (`{evaluation(record)}`)", ""]
         for rows in record["tables"].values():
             lines += [*markdown_rows(rows, "left out · source"), ""]
         if name == "new-families":
@@ -152,6 +152,20 @@ def cross() -> str:
                 f" factor of {math.exp(record['half_width']):.2f}.", "",
             ]  # fmt: skip
     return "\n".join(lines)
+
+
+def evaluation(record: Any) -> str:
+    """The command of a cross-hardware table."""
+    command = f"ledg-cost evaluate {record['protocol']} --data DIR --seeds {record['seeds']} --steps {record['steps']}"
+    return command + (f" --devices {','.join(record['devices'])}" if record.get("devices") else "")
+
+
+def minutes() -> str:
+    """How long the committed evaluations took."""
+    files = sorted((ROOT / "results").glob("*.json"))
+    took = {r["protocol"]: r["minutes"] for f in files if "minutes" in (r := json.loads(f.read_text()))}
+    each = ", ".join(f"{name} {value:.0f}" for name, value in took.items())
+    return f"Minutes that the tables took: {each}; {sum(took.values()) / 60:.1f} hours in all.\n"
 
 
 def intervals() -> str:
@@ -193,6 +207,18 @@ def fewshot() -> str:
             shown = [f"{c:.1f}" for c in cells]
             lines.append(f"| {head} | {count} | {' | '.join([*shown[:2], cover, *shown[2:]])} |")
     return "\n".join(lines) + "\n"
+
+
+def repeatability() -> str:
+    """How well profiles of one network agree."""
+    if not exists("repeatability"):
+        return ""
+    f = table("repeatability")
+    return (
+        f"`{f['command']}`: of {f['networks']} networks, each profiled in turn, {f['agree']} agree within 3 %,"
+        f" {f['flagged']} are flagged,\n{f['neither']} are neither; median spread {f['median_spread']:.1%}, largest"
+        f" {f['largest_spread']:.1%}; {f['flagged_measurements']} of {f['measurements']} measurements are flagged.\n"
+    )
 
 
 def nas() -> str:
@@ -339,6 +365,7 @@ def main() -> None:
     sections: dict[str, Callable[[], str]] = {
         "accuracy": accuracy, "graphs": graphs, "languages": languages, "speed": speed, "cross": cross,
         "intervals": intervals, "nas": nas, "fewshot": fewshot, "ablation": ablation, "compilers": compilers,
+        "minutes": minutes, "repeatability": repeatability,
         **{name: partial(families, name.replace("-", "_")) for name in ("nnlqp-ood", "nnlqp-in-domain")},
     }  # fmt: skip
     for name, write in sections.items():

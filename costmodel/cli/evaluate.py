@@ -126,7 +126,7 @@ def command(
     )
     began = time.monotonic()
     table, text = _run_of(protocol)(setting)
-    took = {"minutes": round((time.monotonic() - began) / 60, 1)}
+    took = {"minutes": round((time.monotonic() - began) / 60, 1), "threads": threads}
     record = {"schema": 1, "protocol": protocol, "configs": list(configs), "seeds": seeds, **took, **table}
     if out:
         plain = json.loads(json.dumps(record), parse_constant=lambda _: None)  # JSON knows no NaN

@@ -73,7 +73,10 @@ def cross_hardware(
         config = fold_config(name, protocol, steps)
         models[name] = Learned(corpus, config, cache, folder / f"{protocol}-{name}", encoder, say)
     found = tabulate(corpus, folds, models, configs, _label(corpus))
-    return {"steps": steps or STEPS[protocol], "tables": {protocol: {**found, "average": average(found)}}}
+    return {
+        "steps": steps or STEPS[protocol], "devices": list(devices),
+        "tables": {protocol: {**found, "average": average(found)}},
+    }  # fmt: skip
 
 
 def fold_config(name: str, protocol: str, steps: int | None = None) -> TrainConfig:
