@@ -333,6 +333,13 @@ def compilers() -> str:
             "", "Another job ran on the other core, and the times scatter: a schedule measured again is up to twice as"
             " slow as when it was found,", "so with one seed a few per cent either way say nothing.", "",
         ]  # fmt: skip
+    if exists("tuning/network"):
+        for r in table("tuning/network")["runs"]:
+            lines.append(
+                f"- {r['network']} through Relax, {r['trials']} trials by {r['cost_model']}: {r['before_ms']:.1f} ms"
+                f" before, {r['after_ms']:.1f} after ({r['before_ms'] / r['after_ms']:.1f} times as fast), tuned in"
+                f" {r['seconds'] / 60:.0f} minutes (`tools/tune_network.py`)."
+            )
     if exists("provider"):
         counts = table("provider")["summary"]
         for name, c in counts.items():
