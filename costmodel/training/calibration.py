@@ -24,7 +24,8 @@ FEWEST = 20
 def calibrate(run: Run, elsewhere: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Half-widths of the 90 % split-conformal interval from validation rows, and how unseen platforms are best read.
 
-    `half_width` is by group, `by_platform` of networks on platforms with validation rows enough. `unseen_devices` is
+    `half_width` is by group, `by_platform` of networks on platforms with validation rows enough; `known_platform` is of
+    the other platforms' rows together, where they are enough. `unseen_devices` is
     "generic" where hiding the validation devices' numbers and sentence (`features.generic`) gives the lower mean MAPE
     over sources, else "sheet". `roofline_share` is the weight of the roofline in the ln of an answer for a platform
     that training did not measure, chosen with it. A run without held-out devices has neither: they are null. So is what
@@ -34,12 +35,14 @@ def calibrate(run: Run, elsewhere: Mapping[str, Any] | None = None) -> dict[str,
     corpus, batches = run.corpus, run.trainer.batches
     y, p, r = predict_rows(run.network, batches, thin(corpus, run.rows.val, 1000, seed=1))
     network = np.isin(r, network_rows(corpus, r))
-    widths: dict[str, float | None] = {"known_platform": _width(y[network], p[network])}
-    widths |= {"operators": _width(y[~network], p[~network])}
-    widths |= {"new_family": None, "new_platform": None, "new_runtime": None}
     key = np.array(keys(run))[corpus.row_platform[r]]
     own = {str(k): np.flatnonzero(network & (key == k)) for k in np.unique(key)}
     by_platform = {k: _width(y[at], p[at]) for k, at in own.items() if len(at) >= FEWEST}
+    others = network & ~np.isin(key, list(by_platform))
+    others = others if others.sum() >= FEWEST else network
+    widths: dict[str, float | None] = {"known_platform": _width(y[others], p[others])}
+    widths |= {"operators": _width(y[~network], p[~network])}
+    widths |= {"new_family": None, "new_platform": None, "new_runtime": None}
     shares: dict[str, float | None] = {"new_platform": None, "new_runtime": None}
     reading, scores = None, {}
     if len(run.rows.val_device):
