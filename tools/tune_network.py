@@ -1,6 +1,6 @@
 """Tunes real networks through Relax with `ledg-cost tune`'s own code, and times them before and after.
 
-    taskset -c 0 python tools/tune_network.py --data DIR --trials 256 --out results/tuning/network.json
+    taskset -c 0 python tools/tune_network.py --data DIR --out results/tuning/network.json
 
 The networks come from timm_graphs.tar.xz with random weights, batch 1. Every cost model starts from an empty database.
 What was measured is written after each run, and a run that is there is not made again.
@@ -34,7 +34,7 @@ def tune(model: onnx.ModelProto, name: str, cost_model: str, args: argparse.Name
         onnx.save(ready(model)[0], str(path))
         found = tune_model(
             path, system_target(args.cores), args.trials, Path(folder) / "work", cost_model, repeat=args.repeat,
-            seed=args.seed, report=lambda line: print(f"{name}, {cost_model}: {line}", file=sys.stderr, flush=True),
+            trials_per_round=args.round, seed=args.seed, report=lambda line: print(f"{name}, {cost_model}: {line}", file=sys.stderr, flush=True),
         )  # fmt: skip
     record = found.as_record()
     del record["work_dir"], record["model"], record["schema"]
@@ -47,7 +47,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of timm_graphs.tar.xz")
     parser.add_argument("--networks", nargs="*", default=list(NETWORKS))
     parser.add_argument("--models", nargs="*", default=["ledg", "xgb"])
-    parser.add_argument("--trials", type=int, default=256)
+    parser.add_argument("--trials", type=int, default=320)
+    parser.add_argument("--round", type=int, default=16, help="trials of a kernel before the next one's turn")
     parser.add_argument("--repeat", type=int, default=30)
     parser.add_argument("--cores", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
