@@ -34,7 +34,8 @@ def tune(model: onnx.ModelProto, name: str, cost_model: str, args: argparse.Name
         onnx.save(ready(model)[0], str(path))
         found = tune_model(
             path, system_target(args.cores), args.trials, Path(folder) / "work", cost_model, repeat=args.repeat,
-            trials_per_round=args.round, seed=args.seed, report=lambda line: print(f"{name}, {cost_model}: {line}", file=sys.stderr, flush=True),
+            trials_per_round=args.round, seed=args.seed,
+            report=lambda line: print(f"{name}, {cost_model}: {line}", file=sys.stderr, flush=True),
         )  # fmt: skip
     record = found.as_record()
     del record["work_dir"], record["model"], record["schema"]
