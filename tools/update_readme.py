@@ -215,9 +215,10 @@ def repeatability() -> str:
         return ""
     f = table("repeatability")
     return (
-        f"`{f['command']}`: of {f['networks']} networks, each profiled in turn, {f['agree']} agree within 3 %,"
-        f" {f['flagged']} are flagged,\n{f['neither']} are neither; median spread {f['median_spread']:.1%}, largest"
-        f" {f['largest_spread']:.1%}; {f['flagged_measurements']} of {f['measurements']} measurements are flagged. Other\njobs kept both cores busy, which is what flags are for.\n"
+        f"`{f['command']}`, each network profiled in turn with other jobs on both cores: of {f['networks']},"
+        f" {f['agree']} agree\nwithin 3 %, {f['flagged']} are flagged, neither: {f['neither']}. Median spread"
+        f" {f['median_spread']:.1%}, largest {f['largest_spread']:.1%}; {f['flagged_measurements']} of"
+        f" {f['measurements']} measurements are flagged.\n"
     )
 
 
