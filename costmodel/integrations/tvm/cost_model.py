@@ -80,7 +80,7 @@ class LedgCostModel(_CostModel):
         self.failures = 0
         self._rng = np.random.default_rng(seed)
         self._platforms: dict[str, tuple[NDArray[np.float32], int]] = {}
-        self._met: dict[tuple[str, int], LoopGraph | None] = {}
+        self._met: dict[tuple[str, int], LoopGraph] = {}
 
     @classmethod
     def pretrained(cls, target: Any = None, seed: int = 0) -> Any:
@@ -129,24 +129,25 @@ class LedgCostModel(_CostModel):
     def _read(self, candidates: Sequence[Any], cores: int) -> list[LoopGraph | None]:
         """Loop graphs; None for a candidate that cannot be read. One generation's survivors are the next one's parents,
         so those met lately are not read again."""
-        modules = [candidate.sch.mod for candidate in candidates]
-        keys = [(shash2hex(module), cores) for module in modules]
-        fresh = {key: module for key, module in zip(keys, modules, strict=True) if key not in self._met}
+        keys: list[tuple[str, int] | None] = []
+        graphs: dict[tuple[str, int], Graph] = {}
         with _without_collections():
-            graphs = {key: graph for key, module in fresh.items() if (graph := self._lower(module)) is not None}
-            found = dict.fromkeys(fresh) | dict(zip(graphs, read([*graphs.values()], cores), strict=True))
-        found |= {key: self._met.pop(key) for key in keys if key in self._met}
+            for candidate in candidates:
+                try:
+                    module = candidate.sch.mod
+                    key = (shash2hex(module), cores)
+                    if key not in self._met and key not in graphs:
+                        graphs[key] = lower(module)
+                except Exception as error:  # a statement the reader does not know is no reason to stop tuning
+                    key = None
+                    self._failed("read a candidate", error)
+                keys.append(key)
+            found = dict(zip(graphs, read([*graphs.values()], cores), strict=True))
+        found |= {key: self._met.pop(key) for key in keys if key is not None and key in self._met}
         self._met |= found
         for key in [*self._met][:-_REMEMBERED]:
             del self._met[key]
-        return [found[key] for key in keys]
-
-    def _lower(self, module: Any) -> Graph | None:
-        try:
-            return lower(module)
-        except Exception as error:  # a statement the reader does not know is no reason to stop tuning
-            self._failed("read a candidate", error)
-            return None
+        return [None if key is None else found[key] for key in keys]
 
     def _platform(self, target: Any) -> tuple[NDArray[np.float32], int]:
         key = str(target)

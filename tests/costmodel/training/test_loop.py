@@ -16,7 +16,7 @@ from costmodel.errors import BundleVersionError, CorruptBundleError, DataError  
 from costmodel.features import PLATFORM_FEATURES, identities  # noqa: E402
 from costmodel.ir import Graph, GraphBuilder  # noqa: E402
 from costmodel.model import ModelConfig  # noqa: E402
-from costmodel.training.batches import Batches  # noqa: E402
+from costmodel.training.batches import Batches, Pool  # noqa: E402
 from costmodel.training.calibration import (  # noqa: E402
     ROOFLINE_SHARES,
     calibrate,
@@ -254,6 +254,20 @@ def test_training_on_all_devices_needs_no_held_out_rows(batches: Batches, tmp_pa
     trainer.run()
     assert len(trainer.rows.val_device) == len(trainer.rows.test_device) == 0
     assert not [key for key in trainer.history[-1] if key.startswith("val_device")]
+
+
+def test_a_source_of_large_networks_takes_no_more_than_its_share(batches: Batches, corpus: Corpus) -> None:
+    """A step cannot hold a part of a network, so a step now and then holds a whole one."""
+    mean = float(np.diff(corpus.node_start).mean())
+    pools = batches.pools(np.arange(len(corpus.row_ms)), {"help/fbnet": 0.5, "timm": 0.5}, round(3 * mean))
+    assert set(pools) == {"help/fbnet"}
+    assert pools["help/fbnet"].expected == pytest.approx(1.5, rel=0.02)
+    rng = np.random.default_rng(0)
+    sizes = [batches.draw(pools, 2, rng).batch.stats.shape[0] for _ in range(200)]
+    assert set(sizes) == {1, 2}
+    assert np.mean(sizes) == pytest.approx(pools["help/fbnet"].expected, abs=0.15)
+    rare = {"help/fbnet": Pool(pools["help/fbnet"].items, 0.01)}
+    assert {batches.draw(rare, 2, rng).batch.stats.shape[0] for _ in range(20)} == {1}  # no step is empty
 
 
 def test_known_platforms_have_an_identity_that_training_hides_now_and_then(batches: Batches, corpus: Corpus) -> None:

@@ -20,9 +20,10 @@ from tvm.s_tir.meta_schedule.builder import BuilderResult, PyBuilder
 from tvm.s_tir.meta_schedule.runner import PyRunner, PyRunnerFuture, RunnerResult
 
 from costmodel.errors import PlatformError
-from costmodel.integrations.tvm import InProcessBuilder, LedgCostModel
+from costmodel.integrations.tvm import InProcessBuilder, LedgCostModel, cost_model
 from costmodel.integrations.tvm.online import PRETRAINED, OnlineRanker
 from costmodel.integrations.tvm.ranker import Ranker
+from frontends.tir_lower import lower
 from tests.costmodel.integrations.tvm.test_ranker import SMALL, VECTORS
 
 TARGET = {"kind": "llvm", "mcpu": "skylake", "num-cores": 2}  # without VNNI: no intrinsics need to be registered
@@ -124,6 +125,20 @@ def test_an_unreadable_candidate_is_scored_low_and_nothing_is_raised(caplog: pyt
     assert len(scores) == 5
     assert scores[4] <= np.median(scores)
     assert "could not read a candidate" in caplog.text
+
+
+def test_no_schedule_is_read_twice_and_the_oldest_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    context, found = candidates()
+    inner, read_now = small(explore=0)._inst, []
+    monkeypatch.setattr(cost_model, "lower", lambda module: read_now.append(module) or lower(module))
+    first = inner.predict(context, found)
+    fresh = len(read_now)
+    assert 0 < fresh <= len(found)
+    np.testing.assert_allclose(inner.predict(context, found[::-1]), first[::-1], rtol=1e-5)
+    assert len(read_now) == fresh
+    monkeypatch.setattr(cost_model, "_REMEMBERED", 1)
+    inner.predict(context, found)
+    assert len(inner._met) == 1
 
 
 def test_an_error_inside_the_model_does_not_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
