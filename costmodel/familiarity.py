@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -34,9 +35,15 @@ class Familiar:
 
     def distance(self, vectors: np.ndarray) -> np.ndarray:
         """(n,) root mean square distance of graph vectors (n, d) from the nearest reference."""
-        x, r = vectors / self.scale, self.references.astype(np.float32)
-        squared = (x**2).sum(1)[:, None] - 2 * x @ r.T + (r**2).sum(1)
+        (r, own), x = self._wide, vectors / self.scale
+        squared = (x**2).sum(1)[:, None] - 2 * x @ r.T + own
         return np.asarray(np.sqrt(np.maximum(squared.min(1), 0) / x.shape[1]))
+
+    @cached_property
+    def _wide(self) -> tuple[np.ndarray, np.ndarray]:
+        """The references in single precision, and the square of each one's length."""
+        r = self.references.astype(np.float32)
+        return r, (r**2).sum(1)
 
     def is_new(self, vectors: np.ndarray) -> np.ndarray:
         """(n,) whether graphs of these vectors (n, d) are out of distribution."""

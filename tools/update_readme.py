@@ -349,8 +349,8 @@ def compilers() -> str:
         for r in table("tuning/network")["runs"]:
             gain, minutes_ = r["before_ms"] / r["after_ms"], r["seconds"] / 60
             lines.append(
-                f"- {r['network']} through Relax, {r['trials']} trials by {r['cost_model']}: {r['before_ms']:.0f} ms before,"
-                f" its loops as imported, {r['after_ms']:.1f} after ({gain:.0f} times as fast), tuned in {minutes_:.0f}"
+                f"- {r['network']} through Relax, {r['trials']} trials by {r['cost_model']}: {r['before_ms']:.0f} ms"
+                f" with loops as imported, {r['after_ms']:.1f} after ({gain:.0f} times as fast) in {minutes_:.0f}"
                 " minutes (`tools/tune_network.py --networks resnet18@224 --models ledg`)."
             )
     if exists("provider"):
