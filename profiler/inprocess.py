@@ -11,8 +11,9 @@ import time
 
 from costmodel.errors import LedgCostError, ProfileError
 from profiler.backends import check_precision, get_backend
+from profiler.backends.base import Runner
 from profiler.energy import EnergyMeter
-from profiler.priority import Priority, hurry
+from profiler.priority import GPU, Priority, hurry, sole_user
 from profiler.reference import Reference
 from profiler.request import Measurement, Request, quantile, variation
 from profiler.timing import drift, half_width, time_runs, warm_up
@@ -25,7 +26,8 @@ def measure_here(request: Request) -> Measurement:
     """
     backend = get_backend(request.backend)
     check_precision(backend, request.precision)
-    if request.cpus and hasattr(os, "sched_setaffinity"):
+    gpu = backend.on_gpu() and not request.tracker
+    if not gpu:
         _pin(request.cpus)
     hurry(request.priority)
     priority = Priority(request.priority)
@@ -38,26 +40,29 @@ def measure_here(request: Request) -> Measurement:
         gc.disable()
         _return_free_memory()
         reset_peak()
-        warm_up(runner.run, request.seconds)
     except LedgCostError:
         raise
-    except MemoryError:
-        raise ProfileError(f"{request.label} does not fit into memory; measure it at a smaller batch") from None
-    except Exception as error:  # runtimes raise what they like
-        text = " ".join(str(error).split())[:300] or type(error).__name__
-        raise ProfileError(f"{backend.name} cannot run {request.label} at {request.precision}: {text}") from None
-    flags = runner.flags if runner.finite() else (*runner.flags, "nonfinite")
-    peak = peak_bytes()
+    except Exception as error:
+        raise _refusal(request, error) from None
     reference = Reference()
-    meter = EnergyMeter() if backend.name in ("cuda", "tensorrt") or "torch" in backend.name else None
-    with priority:
-        reference.sample()
-        runner.run()
-        runs = time_runs(runner.run, request.seconds, reference.sample)
-        energy = meter.millijoules() if meter else None
-        reference.sample()
-        operators = runner.operators() if runner.operators else ()
-    times, preempted = runs.result(request.threads)
+    with sole_user(GPU if gpu else ""):
+        if gpu:
+            _pin(request.cpus)
+        try:
+            warm_up(runner.run, request.seconds)
+        except Exception as error:
+            raise _refusal(request, error) from None
+        flags = runner.flags if runner.finite() else (*runner.flags, "nonfinite")
+        peak = peak_bytes()
+        with priority:
+            reference.sample()
+            runner.run()
+            meter = EnergyMeter() if gpu else None
+            runs = time_runs(runner.run, request.seconds, reference.sample)
+            energy = meter.millijoules() if meter else None
+            reference.sample()
+            operators = runner.operators() if runner.operators else ()
+    times, preempted = runs.result(0 if gpu else request.threads)  # a GPU's work is no processor time
     if preempted:
         flags = (*flags, "preempted")
     ordered = sorted(times)
@@ -74,15 +79,32 @@ def measure_here(request: Request) -> Measurement:
         batch=runner.batch,
         threads=request.threads,
         load_s=load_s,
-        peak_memory_bytes=max(peak - before, 0) if peak and before else None,
-        energy_mj=energy / len(times) if energy is not None else None,
+        peak_memory_bytes=_peak(runner, gpu, peak - before if peak and before else 0),
+        energy_mj=energy / len(runs.wall_ms) if energy is not None else None,
         operators=operators,
         flags=flags,
         reference_ms=reference.medians_ms,
     )
 
 
+def _refusal(request: Request, error: Exception) -> ProfileError:
+    """What to tell of an error of the runtime's own; runtimes raise what they like."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return ProfileError(f"{request.label} does not fit into memory; measure it at a smaller batch")
+    text = " ".join(str(error).split())[:300] or type(error).__name__
+    return ProfileError(f"{request.backend} cannot run {request.label} at {request.precision}: {text}")
+
+
+def _peak(runner: Runner, gpu: bool, grown: int) -> int | None:
+    """The GPU's memory where it computes, else by how much the process grew; None where that is unknown."""
+    if runner.peak_bytes:
+        return runner.peak_bytes()
+    return None if gpu or grown <= 0 else grown
+
+
 def _pin(cpus: tuple[int, ...]) -> None:
+    if not cpus or not hasattr(os, "sched_setaffinity"):
+        return
     try:
         os.sched_setaffinity(0, cpus)
     except OSError:

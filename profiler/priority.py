@@ -1,4 +1,7 @@
-"""Keeping other programs away while runs are timed. Linux, and only with the right to real-time scheduling.
+"""Keeping other programs away while runs are timed.
+
+Several commands may profile one GPU at once, for loading takes longer than timing: `sole_user` lets one of them time.
+Priorities need Linux and the right to real-time scheduling.
 
 "realtime" schedules the measuring threads before all ordinary ones. "exclusive" also keeps ordinary programs off every
 other processor, by a process on each that waits in `pthread_spin_lock`: the pause instruction in that loop leaves a
@@ -10,14 +13,38 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from costmodel.errors import ProfileError
 
 PRIORITIES = ("normal", "realtime", "exclusive")
+GPU = "gpu"
 _LOAD_NICENESS = -10
 _PR_SET_PDEATHSIG = 1
 _SETTLE_S = 0.01
+
+
+@contextmanager
+def sole_user(what: str) -> Iterator[None]:
+    """Waits until no other measurement of this user has `what`, such as `GPU`, and has it until the end of the block.
+
+    Nothing to wait for where it is "" or the system has no file locks. The system frees it if this process ends.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        what = ""
+    if not what:
+        yield
+        return
+    user = os.getuid()
+    with open(Path(tempfile.gettempdir()) / f"ledg-cost-{user}-{what}.lock", "w", encoding="ascii") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def hurry(priority: str) -> None:

@@ -200,7 +200,7 @@ def _ensure_device(name: str, base: Request, settings: Sequence[Setting]) -> Non
     """
     from profiler.spec import device_from_system
 
-    gpu = any(b.name in ("cuda", "tensorrt", "directml") for b, _ in settings)
+    gpu = any(b.on_gpu() for b, _ in settings)
     own = user_directory() / f"{name}.toml"
     if not own.exists():
         try:

@@ -26,6 +26,7 @@ class Runner:
     operators   per-operator milliseconds of a forward pass, as (node name, ms) in the order they ran; None if the
                 runtime does not tell
     flags       remarks for the sample
+    peak_bytes  most memory of the GPU held so far; None if the runtime does not tell, or runs on the CPU
     """
 
     run: Callable[[], None]
@@ -33,6 +34,7 @@ class Runner:
     finite: Callable[[], bool]
     operators: Callable[[], Operators] | None = None
     flags: tuple[str, ...] = field(default=())
+    peak_bytes: Callable[[], int] | None = None
 
 
 class Backend(Protocol):
@@ -50,6 +52,9 @@ class Backend(Protocol):
 
     def precisions(self) -> tuple[str, ...]:
         """What it can compute in on this machine."""
+
+    def on_gpu(self) -> bool:
+        """Whether it computes on this machine's GPU."""
 
     def open(self, request: Request) -> Runner:
         """Loads, prepares and compiles the request's model."""

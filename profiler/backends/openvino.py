@@ -48,6 +48,9 @@ class OpenVino:
         able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         return tuple(ours for theirs, ours in _CAPABILITIES.items() if theirs in able)
 
+    def on_gpu(self) -> bool:
+        return False
+
     def open(self, request: Request) -> Runner:
         import openvino
 
@@ -123,6 +126,9 @@ class OpenVinoPlugin:
 
     def precisions(self) -> tuple[str, ...]:
         return ("fp32", "bf16", "int8") if _computes_bf16() else ("fp32", "int8")
+
+    def on_gpu(self) -> bool:
+        return False
 
     def open(self, request: Request) -> Runner:
         import onnxruntime

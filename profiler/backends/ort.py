@@ -62,6 +62,9 @@ class OnnxRuntime:
             return ("fp32", "fp16", "int8") if processor() == "arm64" else ("fp32", "int8")
         return ("fp32", "fp16") if self.name == "directml" else ("fp32", "fp16", "int8")
 
+    def on_gpu(self) -> bool:
+        return self.name != "onnxruntime"
+
     def open(self, request: Request) -> Runner:
         from profiler.onnx_model import prepare
         from profiler.weights import make_inputs

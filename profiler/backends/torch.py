@@ -49,10 +49,13 @@ class Torch:
         return f"pytorch-{'compile' if self.compiled else 'eager'}-{torch.__version__.split('+')[0]}"
 
     def precisions(self) -> tuple[str, ...]:
-        return ("fp32", "fp16", "bf16") if torch.cuda.is_available() else ("fp32", "bf16")
+        return ("fp32", "fp16", "bf16") if self.on_gpu() else ("fp32", "bf16")
+
+    def on_gpu(self) -> bool:
+        return torch.cuda.is_available()
 
     def open(self, request: Request) -> Runner:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = "cuda" if self.on_gpu() else "cpu"
         torch.set_num_threads(request.threads)
         module, feeds = _load(request)
         dtype = _DTYPES[request.precision]
@@ -79,6 +82,7 @@ class Torch:
             batch=int(tensors[0].shape[0]) if tensors and tensors[0].ndim else 1,
             finite=lambda: all(bool(torch.isfinite(t).all()) for t in _floats(kept)),
             operators=(lambda: _operator_times(module, tensors)) if times and request.operators else None,
+            peak_bytes=torch.cuda.max_memory_allocated if device == "cuda" else None,
         )
 
 

@@ -43,6 +43,11 @@ class Tvm:
     def precisions(self) -> tuple[str, ...]:
         return ("fp32",)
 
+    def on_gpu(self) -> bool:
+        import tvm
+
+        return bool(tvm.cuda(0).exist)
+
     def open(self, request: Request) -> Runner:
         import tvm
         from tvm import relax

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +17,9 @@ from pathlib import Path
 import pytest
 
 from costmodel.errors import BackendUnavailableError, DynamicShapeError, ProfileError
-from profiler import server
+from profiler import inprocess, server
+from profiler.backends.base import Runner
+from profiler.inprocess import measure_here
 from profiler.isolation import Worker
 from profiler.request import Measurement, Request
 from profiler.server import CAN_FORK
@@ -141,3 +144,47 @@ def test_without_fork_the_server_measures_once_by_itself(monkeypatch: pytest.Mon
     server.serve(io.BytesIO(line * 2), results)
     (answer,) = results.getvalue().splitlines()
     assert Measurement.from_json(json.loads(answer)["measurement"]).latency_ms > 0
+
+
+class FakeGpu:
+    """A backend that computes on a GPU and says when it runs."""
+
+    name = "cuda"
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+
+    def precisions(self) -> tuple[str, ...]:
+        return ("fp32",)
+
+    def on_gpu(self) -> bool:
+        return True
+
+    def runtime(self) -> str:
+        return "onnxruntime-1"
+
+    def open(self, request: Request) -> Runner:
+        def run() -> None:
+            with self.log.open("a", encoding="ascii") as file:
+                file.write(f"{os.getpid()}\n")
+            time.sleep(0.002)
+
+        return Runner(run=run, batch=1, finite=lambda: True, peak_bytes=lambda: 12345)
+
+
+def test_one_process_at_a_time_is_timed_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(inprocess, "get_backend", lambda _: FakeGpu(tmp_path / "log"))
+    children = []
+    for _ in range(3):
+        children.append(os.fork())
+        if not children[-1]:
+            try:
+                found = measure_here(Request("", backend="cuda", seconds=0.05))
+                os._exit(0 if found.peak_memory_bytes == 12345 else 2)
+            finally:
+                os._exit(1)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0]
+    ran = [int(line) for line in (tmp_path / "log").read_text().split()]
+    turns = [pid for i, pid in enumerate(ran) if i == 0 or ran[i - 1] != pid]
+    assert sorted(turns) == sorted(children), "runs of two processes alternate"
