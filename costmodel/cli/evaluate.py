@@ -195,10 +195,10 @@ def _nnlqp(setting: Setting) -> Result:
     from costmodel.training import protocols
 
     corpus, places = _measured(setting), (setting.cache, setting.runs, setting.encoder, _say)
+    seeds = dict.fromkeys(setting.configs, setting.seeds)
     if setting.protocol == "ablation":
-        record = protocols.ablation(corpus, setting.seeds, *places, steps=setting.steps)
+        record = protocols.ablation(corpus, seeds, *places, steps=setting.steps)
     else:
-        seeds = dict.fromkeys(setting.configs, setting.seeds)
         more = {name: answer(name, corpus) for name in setting.baselines}
         record = protocols.nnlqp(setting.protocol, corpus, seeds, *places, more, setting.steps)
     return record, _tables(record, "family")

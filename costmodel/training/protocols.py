@@ -35,7 +35,7 @@ ABLATION: Mapping[str, Mapping[str, Any]] = {
     "full": {},
     "multiplied mask": {"mask": "multiply"},
 }
-"""PAPER.md's table 4: what each variant changes in the `paper` configuration."""
+"""PAPER.md's table 4: what each variant changes in a configuration."""
 
 PAPER_TABLES: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "nnlqp-ood": {
@@ -69,7 +69,7 @@ def fold_config(name: str, protocol: str, steps: int | None = None) -> TrainConf
 
 def ablation(
     corpus: Corpus,
-    seeds: int,
+    configs: Mapping[str, int],
     cache: Path,
     folder: Path,
     encoder: str,
@@ -77,21 +77,32 @@ def ablation(
     family: str = ABLATION_FAMILY,
     steps: int | None = None,
 ) -> dict[str, Any]:
-    """Table 4 of the paper: one family by models of the others, each variant of the `paper` configuration."""
-    models: dict[str, Answer] = {}
-    for name, changes in ABLATION.items():
-        config = fold_config("paper", "ablation", steps)
-        config = replace(config, model=replace(config.model, **changes))
-        reader = encoder + RANDOM if name == "random language model" else encoder
-        models[name] = Learned(corpus, config, cache, folder / f"ablation-{name.replace(' ', '-')}", reader, say)
+    """Table 4 of the paper: one family by models of the others, a table of the variants per configuration.
+
+    configs  configuration → seeds
+    """
     folds = [fold for fold in out_of_domain(corpus) if fold.name == family]
     if not folds:
         raise DataError(f"no measured network of family '{family}'; measure some with `ledg-cost profile`")
     platform = np.array(["|".join(p) for p in corpus.platforms])
-    found = tabulate(
-        corpus, folds, models, dict.fromkeys(models, seeds), lambda fold: platform[corpus.row_platform[fold.rows.test]]
-    )
-    return {"family": family, "tables": {"platforms": {**found, "average": average(found)}}, "paper": PAPER_ABLATION}
+    tables = {}
+    for config, seeds in configs.items():
+        models: dict[str, Answer] = {}
+        for name, changes in ABLATION.items():
+            varied = fold_config(config, "ablation", steps)
+            varied = replace(varied, model=replace(varied.model, **changes))
+            reader = encoder + RANDOM if name == "random language model" else encoder
+            place = folder / f"ablation-{config}-{name.replace(' ', '-')}"
+            models[name] = Learned(corpus, varied, cache, place, reader, say)
+        found = tabulate(
+            corpus,
+            folds,
+            models,
+            dict.fromkeys(models, seeds),
+            lambda fold: platform[corpus.row_platform[fold.rows.test]],
+        )
+        tables[config] = {**found, "average": average(found)}
+    return {"family": family, "steps": steps or STEPS["ablation"], "tables": tables, "paper": PAPER_ABLATION}
 
 
 def nnlqp(
