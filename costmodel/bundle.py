@@ -60,7 +60,7 @@ class Bundle:
     def calibration(self) -> dict[str, Any]:
         """Half-widths of ln(latency) by what is known of a platform, and how unseen devices are read."""
         value = self._json("calibration.json")
-        missing = {"half_width", "by_platform", "roofline_share", "unseen_devices"} - set(value)
+        missing = {"half_width", "by_platform", "roofline_share", "unseen_devices", "kin"} - set(value)
         if missing or not {"known_platform", "operators", "new_family", "new_platform"} <= set(value["half_width"]):
             raise CorruptBundleError(f"bundle {self.folder}: calibration.json lacks widths or reading; retrain it")
         return value

@@ -23,6 +23,7 @@ from costmodel.devices import (
 from costmodel.errors import PlatformError, UnsupportedPrecisionError
 
 __all__ = [
+    "CALLS_KERNELS",
     "DISPATCH_OVERHEAD_US",
     "LAUNCH_OVERHEAD_US",
     "RUNTIMES",
@@ -129,6 +130,10 @@ DISPATCH_OVERHEAD_US: Mapping[str, float] = MappingProxyType(
 """Microseconds the runtime's host side spends per kernel. Eager PyTorch's, with a GPU's 5, is what NeuSight's smallest
 operators take (25 on P4, T4 and A100) and about what HELP's smallest networks do; the others are orders of magnitude to
 start a model from."""
+
+CALLS_KERNELS = frozenset(("onnxruntime", "openvino"))
+"""Runtimes whose kernels on a CPU are functions that they call, with no dispatch to speak of: between 0.4 and 2.3
+microseconds a kernel in all, fitted to nine families of our own float measurements on one core."""
 
 _RUNTIME_ALIASES = {
     "trt": "tensorrt",
@@ -270,6 +275,8 @@ class Platform:
     @property
     def launch_overhead_us(self) -> float:
         """Microseconds per kernel besides its work: the device's launch plus the runtime's dispatch."""
+        if self.device.kind == "cpu" and self.runtime in CALLS_KERNELS:
+            return self.device.launch_overhead_us
         return self.device.launch_overhead_us + DISPATCH_OVERHEAD_US[self.runtime]
 
     def supports(self, precision: str | Precision) -> bool:

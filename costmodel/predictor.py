@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from costmodel.bundle import ENCODE, ENOUGH, HEAD, RELEASED, Bundle, of_standing
+from costmodel.bundle import ENCODE, HEAD, RELEASED, Bundle
 from costmodel.embedding import SentenceEncoder
 from costmodel.estimates import Estimate, Prepared, assemble, physical_bound_ms
 from costmodel.familiarity import FILE as FAMILIAR
 from costmodel.familiarity import Familiar
 from costmodel.features import (
-    generic,
-    hide_runtime,
-    identities,
     numeric_channel,
     placed_edges,
-    platform_channel,
-    platform_rates,
     roofline_times,
     statistics,
 )
-from costmodel.finetune import overlay as overlays
 from costmodel.ir import Graph
-from costmodel.platforms import Platform, parse_runtime
-from costmodel.prompts import platform_sentence
+from costmodel.platforms import Platform
+from costmodel.reading import Reader, Seen, through_kin
 from costmodel.sessions import open_session
 
 if TYPE_CHECKING:
@@ -54,23 +48,6 @@ class Encoded:
     unseen_sentences: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """A platform as the network reads it: sentence embedding (t,), numeric channel (f,), rates (7,); the roofline's
-    weight in the ln of its latencies; where its estimates come from, in words, with the interval's half-width in ln,
-    for single operators apart; what fine-tuning learned of it, and remarks."""
-
-    platform: Platform
-    text: np.ndarray
-    channel: np.ndarray
-    rates: np.ndarray
-    roofline_share: float
-    standing: tuple[str, float]
-    operator_width: float
-    overlay: overlays.Overlay | None
-    remarks: tuple[str, ...]
-
-
 class LeDGFormerModel:
     """The learned `CostModel`: `encode` graphs once, then `answer` any number of platforms.
 
@@ -84,11 +61,8 @@ class LeDGFormerModel:
         model = self.bundle.config["model"]
         self.window: int = model["window"]
         self.node_template: str = model["node_template"]
-        self.platform_template: str = model["platform_template"]
         self.language = SentenceEncoder(self.bundle.folder / "language")
-        self.overlaid = overlaid
-        self._platforms: dict[str, _Seen] = {}
-        self._overlay_changes = overlays.changes
+        self._reader = Reader(self.bundle, self.language, overlaid)
 
     @cached_property
     def _trained(self) -> frozenset[str]:
@@ -208,13 +182,13 @@ class LeDGFormerModel:
         return log_latency[0], share[0], times[0]
 
     def reading_of(self, platform: Platform) -> tuple[np.ndarray, np.ndarray]:
-        """How the network reads a platform: sentence embedding (t,) and numeric channel (f,)."""
-        seen = self._platform(platform)
-        return seen.text, seen.channel
+        """How the network reads a platform by itself: sentence embedding (t,) and numeric channel (f,)."""
+        reading = self._reader.alone(platform)
+        return reading.text, reading.channel
 
     def _overlaid_runs(
         self, encoded: Sequence[Encoded], platforms: Sequence[Platform]
-    ) -> Iterator[tuple[list[_Seen], np.ndarray, np.ndarray, np.ndarray]]:
+    ) -> Iterator[tuple[list[Seen], np.ndarray, np.ndarray, np.ndarray]]:
         """`_head_runs` with the overlays of fine-tuned platforms."""
         for seen, log_latency, share, times in self._head_runs(encoded, platforms):
             for i, one in enumerate(seen):
@@ -224,7 +198,7 @@ class LeDGFormerModel:
 
     def _head_runs(
         self, encoded: Sequence[Encoded], platforms: Sequence[Platform]
-    ) -> Iterator[tuple[list[_Seen], np.ndarray, np.ndarray, np.ndarray]]:
+    ) -> Iterator[tuple[list[Seen], np.ndarray, np.ndarray, np.ndarray]]:
         """Graphs with nodes on some platforms at a time: the platforms (P), ln of milliseconds (P, graphs), and of all
         graphs' nodes the parts in ms (P, nodes) and the roofline times (P, nodes, 4)."""
         graphs = len(encoded)
@@ -234,124 +208,45 @@ class LeDGFormerModel:
         owner = np.repeat(np.arange(graphs), [len(e.nodes) for e in encoded])
         step = max(HEAD_ROWS // len(nodes), 1)
         for at in range(0, len(platforms), step):
-            seen = [self._platform(p) for p in platforms[at : at + step]]
-            count = len(seen)
-            times = roofline_times(columns, np.stack([s.rates for s in seen])[:, None])
+            seen = [self._reader.seen(p) for p in platforms[at : at + step]]
+            readings = [r for s in seen for r in s.readings]
+            count = len(readings)
+            times = roofline_times(columns, np.stack([r.rates for r in readings])[:, None])
             feed = {
                 "nodes": nodes,
                 "graph": np.concatenate([vectors] * count),
                 "stats": np.concatenate([stats] * count),
-                "text": np.repeat([s.text for s in seen], graphs, 0),
-                "numeric": np.repeat([s.channel for s in seen], graphs, 0),
+                "text": np.repeat([r.text for r in readings], graphs, 0),
+                "numeric": np.repeat([r.channel for r in readings], graphs, 0),
                 "times": times.reshape(-1, times.shape[-1]),
                 "node": np.concatenate([np.arange(len(nodes))] * count),
                 "pair": (np.arange(count)[:, None] * graphs + owner).ravel(),
             }
             log_latency, share = _run(self._head, feed)
             log_latency, share = log_latency.reshape(count, graphs), share.reshape(count, -1)
+            starts = np.searchsorted(owner, np.arange(graphs))
+            if count > len(seen):
+                read = times
+                times = roofline_times(columns, np.stack([s.rates for s in seen])[:, None])
+                log_latency, share = through_kin(seen, log_latency, share, times, read, starts)
             weight = np.array([[s.roofline_share] for s in seen], np.float32)
             if weight.any():
                 own = np.exp(times[:, :, -1])
-                roofline = np.add.reduceat(own, np.searchsorted(owner, np.arange(graphs)), axis=1)
+                roofline = np.add.reduceat(own, starts, axis=1)
                 log_latency = (1 - weight) * log_latency + weight * np.log(roofline)
                 share = share ** (1 - weight) * own**weight
             yield seen, log_latency, share, times
-
-    def _platform(self, platform: Platform) -> _Seen:
-        """A platform as the network reads it: what tells devices apart is hidden for devices that training hardly had,
-        where validation says so, and the name of runtimes that it hardly had."""
-        if self._overlay_changes != overlays.changes:
-            self._platforms.clear()
-            self._overlay_changes = overlays.changes
-        found = self._platforms.get(platform.name)
-        if found is None or (found.platform is not platform and found.platform != platform):
-            overlay, remark = overlays.find(platform, self.bundle) if self.overlaid else (None, "")
-            read_as, key = self._as_trained(overlay.as_measured(platform) if overlay else platform)
-            text = self.language.encode([platform_sentence(read_as, self.platform_template)])
-            known = identities([key], list(self.bundle.config["training"]["identities"]))
-            channel = np.concatenate([platform_channel(read_as)[None], known], 1)
-            if self.bundle.calibration["unseen_devices"] == "generic" and self._rows(platform.device.name) < ENOUGH:
-                text, channel = generic(text, channel)
-            named = self.bundle.config["training"]["named_runtimes"]
-            if named is not None and platform.runtime not in named:
-                text, channel = hide_runtime(text, channel)
-            standing, operator_width, share = self._standing(platform)
-            if overlay:
-                standing, operator_width = overlay.standing, overlay.standing[1]
-            found = _Seen(
-                platform, text[0], channel[0], platform_rates(read_as), share, standing, operator_width, overlay,
-                (remark,) if remark else (),
-            )  # fmt: skip
-            self._platforms[platform.name] = found
-        return found
-
-    def _as_trained(self, platform: Platform) -> tuple[Platform, str]:
-        """The platform, and its key among those with an identity, or "". A runtime without a version stands for the
-        version that was measured most. A sheet of other numbers than training's has no identity."""
-        trained: dict[str, str] = self.bundle.config["training"]["identities"]
-        label = platform.runtime_label
-        if not platform.runtime_version:
-            versions = {
-                r: self.bundle.platforms[key]["networks"] for key in trained
-                for d, p, r in [key.split("|")]
-                if (d, p, parse_runtime(r)[0]) == (platform.device.name, platform.precision.value, platform.runtime)
-            }  # fmt: skip
-            label = max(versions, key=lambda r: versions[r], default=label)
-        read_as = replace(platform, runtime_version=parse_runtime(label)[1])
-        key = f"{platform.device.name}|{platform.precision.value}|{label}"
-        return (read_as, key) if trained.get(key) == overlays.sheet_id(read_as) else (platform, "")
 
     def _wide(self, encoded: Encoded) -> float:
         """Half-width in ln for a network unlike those of training; 0 for others, and where it was never measured."""
         width: float | None = self.bundle.calibration["half_width"]["new_family"]
         return width if width and self._familiar.is_new(encoded.graph)[0] else 0.0
 
-    def _rows(self, device: str) -> int:
-        """Training rows of a device under any setting."""
-        counts = (c for key, c in self.bundle.platforms.items() if key.split("|")[0] == device)
-        return sum(c["networks"] + c["operators"] for c in counts)
-
-    def _standing(self, platform: Platform) -> tuple[tuple[str, float], float, float]:
-        """Where an estimate of the platform comes from, in words, with the interval's half-width in ln; that of single
-        operators; and the roofline's weight."""
-        device, precision = platform.device.name, platform.precision.value
-        networks = operators = elsewhere = 0
-        for key, counts in self.bundle.platforms.items():
-            d, p, r = key.split("|")
-            if (d, p, parse_runtime(r)[0]) == (device, precision, platform.runtime):
-                networks, operators = networks + counts["networks"], operators + counts["operators"]
-            elif d == device:
-                elsewhere += counts["networks"] + counts["operators"]
-        named = self.bundle.config["training"]["named_runtimes"]
-        unseen = "new_platform" if named is None or platform.runtime in named else "new_runtime"
-        widths, shares = self.bundle.calibration["half_width"], self.bundle.calibration["roofline_share"]
-        width = operator_width = of_standing(widths, unseen)
-        if networks >= ENOUGH:
-            key = f"{device}|{precision}|{platform.runtime}"
-            width = self.bundle.calibration["by_platform"].get(key, widths["known_platform"])
-        if networks + operators >= ENOUGH:
-            operator_width = widths["operators"] or width
-        share = of_standing(shares, "known" if networks + operators >= ENOUGH else unseen)
-        if networks >= ENOUGH:
-            words = f"learned on this platform, {_samples(networks)}"
-        elif networks or operators:
-            known = [f"{n} {what}" for n, what in ((networks, "networks"), (operators, "operators")) if n]
-            words = f"zero-shot for networks; measured here: {', '.join(known)}"
-        elif elsewhere:
-            words = f"zero-shot; this device under other settings, {_samples(elsewhere)}"
-        else:
-            words = "zero-shot from the spec sheet"
-        return (words, width), operator_width, share
-
 
 @lru_cache(maxsize=2)
 def load(bundle: str | Path = RELEASED) -> LeDGFormerModel:
     """The model of a bundle, read once per process."""
     return LeDGFormerModel(bundle)
-
-
-def _samples(count: int) -> str:
-    return f"{count} sample{'s' if count != 1 else ''}"
 
 
 def _packs(counts: Sequence[int], limit: int) -> Iterator[list[int]]:

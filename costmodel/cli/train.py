@@ -108,7 +108,7 @@ def command(
         other = json.loads(Path(calibration).read_text())
         for name in ("half_width", "roofline_share"):
             widths[name]["new_platform"] = other[name]["new_platform"]
-        widths |= {key: other[key] for key in ("unseen_devices", "validation_mape")}
+        widths |= {key: other[key] for key in ("unseen_devices", "kin", "validation_mape")}
     training.release(run, folder / "bundle", Path(language) if language else RELEASED / "language", widths)
     say(f"wrote {folder / 'bundle'}")
 

@@ -56,6 +56,7 @@ class Step:
     pair: Tensor  # (R,)
     times: Tensor  # (R, 4)
     target: Tensor  # (L,) log ms
+    scale: Tensor | None  # (R,) log of the row's own roofline time over the one it is read with, where they differ
     roofline: Tensor  # (P,) log of the summed roofline times in ms
     ordered: Tensor  # (M, 2) pairs of which the first cannot be faster than the second
     group: np.ndarray  # (L,) source of the row
@@ -126,19 +127,22 @@ class Batches:
         cuts = np.flatnonzero(np.diff(key[order])) + 1
         return [rows[part] for part in np.split(order, cuts)] if len(rows) else []
 
-    def sweep(self, rows: np.ndarray, as_generic: bool = False, nodes: int = 6000) -> Iterator[Step]:
-        """Every row once, in packs of about `nodes` nodes; `as_generic` hides the devices (see `features.generic`)."""
+    def sweep(
+        self, rows: np.ndarray, as_generic: bool = False, read_as: np.ndarray | None = None, nodes: int = 6000
+    ) -> Iterator[Step]:
+        """Every row once, in packs of about `nodes` nodes; `as_generic` hides the devices (see `features.generic`),
+        `read_as` (platforms,) names the platform that each is read as (see `kin`)."""
         pack: list[np.ndarray] = []
         size = 0
         for item in self.items(rows):
             n = self._nodes(item)
             if pack and size + n > nodes:
-                yield self.pack(pack, as_generic=as_generic)
+                yield self.pack(pack, None, as_generic, read_as)
                 pack, size = [], 0
             pack.append(item)
             size += n
         if pack:
-            yield self.pack(pack, as_generic=as_generic)
+            yield self.pack(pack, None, as_generic, read_as)
 
     def pools(self, rows: np.ndarray, shares: Mapping[str, float], nodes: int) -> dict[str, Pool]:
         """Source → its items among `rows`, and how many of them make its share of a step of about `nodes` nodes."""
@@ -169,8 +173,9 @@ class Batches:
         return int(self.corpus.node_start[graph + 1] - self.corpus.node_start[graph])
 
     def pack(
-        self, items: Sequence[np.ndarray], rng: np.random.Generator | None = None, as_generic: bool = False
-    ) -> Step:
+        self, items: Sequence[np.ndarray], rng: np.random.Generator | None = None, as_generic: bool = False,
+        read_as: np.ndarray | None = None,
+    ) -> Step:  # fmt: skip
         """Packs items into one step; `rng` switches the augmentation on."""
         c = self.corpus
         graphs = np.array([c.row_graph[item[0]] for item in items])
@@ -210,16 +215,21 @@ class Batches:
             - np.repeat(np.cumsum(pair_counts) - pair_counts, pair_counts)
             + first[pair_graph][pair]
         )
+        own, scale = platform, None
+        if read_as is not None:
+            platform = read_as[own]
         text_p, channel = self._platforms(platform, pair_graph, len(rows), rng)
         if as_generic:
             text_p, channel = generic(text_p, channel)
         times = roofline_times(columns[node], self.rates[platform][pair])
+        if read_as is not None:
+            scale = torch.from_numpy(roofline_times(columns[node], self.rates[own][pair])[:, -1] - times[:, -1])
         roofline = np.log(np.bincount(pair, np.exp(times[:, -1].astype(np.float64)), len(platform)))
         return Step(
             packed, torch.from_numpy(pair_graph), torch.from_numpy(text_p), torch.from_numpy(channel),
             torch.from_numpy(node), torch.from_numpy(pair),
             torch.from_numpy(times), torch.from_numpy(np.log(c.row_ms[rows]).astype(np.float32)),
-            torch.from_numpy(roofline.astype(np.float32)), torch.from_numpy(ordered),
+            scale, torch.from_numpy(roofline.astype(np.float32)), torch.from_numpy(ordered),
             c.row_source[rows], rows,
         )  # fmt: skip
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from costmodel.baselines.analytic import roofline
 from costmodel.bundle import ENOUGH, of_standing
+from costmodel.kin import KIN, nearest
 from costmodel.metrics import mape
-from costmodel.platforms import parse_runtime
+from costmodel.platforms import parse_runtime, resolve
+from costmodel.training.corpus import Corpus
 from costmodel.training.export import conformal_quantile
 from costmodel.training.loop import network_rows, predict_rows, thin
 from costmodel.training.run import Run
@@ -27,9 +30,10 @@ def calibrate(run: Run, elsewhere: Mapping[str, Any] | None = None) -> dict[str,
     `half_width` is by group, `by_platform` of networks on platforms with validation rows enough; `known_platform` is of
     the other platforms' rows together, where they are enough. `unseen_devices` is
     "generic" where hiding the validation devices' numbers and sentence (`features.generic`) gives the lower mean MAPE
-    over sources, else "sheet". `roofline_share` is the weight of the roofline in the ln of an answer for a platform
-    that training did not measure, chosen with it. A run without held-out devices has neither: they are null. So is what
-    other protocols measure, unless `elsewhere` (group → `half_width` and, for `new_runtime`, `roofline_share`) has it:
+    over sources, else "sheet"; `kin` are the runtimes for which reading them through measured platforms (see `kin`) is
+    better than both. `roofline_share` is the weight of the roofline in the ln of an answer for a platform that training
+    did not measure, chosen with them. A run without held-out devices has none of these. So it is with what other
+    protocols measure, unless `elsewhere` (group → `half_width` and, for `new_runtime`, `roofline_share`) has it:
     networks of new families, and runtimes that training never saw.
     """
     corpus, batches = run.corpus, run.trainer.batches
@@ -44,20 +48,18 @@ def calibrate(run: Run, elsewhere: Mapping[str, Any] | None = None) -> dict[str,
     widths |= {"operators": _width(y[~network], p[~network])}
     widths |= {"new_family": None, "new_platform": None, "new_runtime": None}
     shares: dict[str, float | None] = {"new_platform": None, "new_runtime": None}
-    reading, scores = None, {}
+    reading, scores = AS_TOLD, dict[str, float]()
     if len(run.rows.val_device):
         rows = thin(corpus, run.rows.val_device, 1000, seed=1)
-        for mode in ("sheet", "generic"):
-            scores[mode], share, width = choose_share(run, rows, mode == "generic")
-            if scores[mode] == min(scores.values()):
-                reading, shares["new_platform"], widths["new_platform"] = mode, share, width
+        reading, scores = choose_reading(run, rows)
+        _, shares["new_platform"], widths["new_platform"] = choose_share(run, rows, unseen_answers(run, rows, reading))
     for group, found in (elsewhere or {}).items():
         widths[group] = found["half_width"]
         if group in shares:
             shares[group] = found["roofline_share"]
     return {
         "coverage": 0.9, "half_width": widths, "by_platform": by_platform, "roofline_share": shares,
-        "unseen_devices": reading, "validation_mape": scores,
+        "unseen_devices": reading.mode, "kin": list(reading.kin), "validation_mape": scores,
     }  # fmt: skip
 
 
@@ -65,19 +67,94 @@ def _width(y: np.ndarray, p: np.ndarray) -> float | None:
     return round(conformal_quantile(y, p), 4) if len(y) else None
 
 
-def choose_share(run: Run, rows: np.ndarray, as_generic: bool = False) -> tuple[float, float, float]:
-    """The weight of the roofline that gives rows of unseen platforms the lowest mean MAPE over sources and platforms:
-    that MAPE, the weight, and the interval's half-width in ln at it."""
+@dataclass(frozen=True)
+class Reading:
+    """How platforms that training did not measure are read: by their spec sheet ("sheet"), as one of their kind
+    ("generic"), or through kin under the runtimes `kin`."""
+
+    mode: str | None = None
+    kin: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, calibration: Mapping[str, Any]) -> Reading:
+        """What `calibrate` chose."""
+        return cls(calibration["unseen_devices"], tuple(calibration["kin"]))
+
+
+AS_TOLD = Reading()
+
+
+def choose_reading(run: Run, rows: np.ndarray) -> tuple[Reading, dict[str, float]]:
+    """The reading of rows of unseen platforms with the lowest mean MAPE over sources and platforms, the runtimes of
+    `Reading.kin` each for itself; and that mean of each reading."""
     corpus = run.corpus
-    y, network, r = predict_rows(run.network, run.trainer.batches, rows, as_generic)
-    bound = roofline(corpus, r)
-    group = corpus.row_source[r] * len(corpus.platforms) + corpus.row_platform[r]
+    answers = {mode: unseen_answers(run, rows, Reading(mode)) for mode in ("sheet", "generic")}
+    scores = {mode: _error(corpus, rows, p) for mode, p in answers.items()}
+    mode = min(scores, key=lambda name: scores[name])
+    runtime = np.array([parse_runtime(p[2])[0] for p in corpus.platforms])[corpus.row_platform[rows]]
+    related = kin_of(run, set(runtime.tolist()))[0][corpus.row_platform[rows]] >= 0
+    through = unseen_answers(run, rows, Reading(mode, tuple(np.unique(runtime).tolist())))
+    better = []
+    for name in np.unique(runtime[related]):
+        at = np.flatnonzero(related & (runtime == name))
+        if _error(corpus, rows[at], through[at]) < _error(corpus, rows[at], answers[mode][at]):
+            better.append(str(name))
+    found = Reading(mode, tuple(better))
+    return found, {**scores, "kin": _error(corpus, rows, unseen_answers(run, rows, found))}
+
+
+def choose_share(run: Run, rows: np.ndarray, network: np.ndarray) -> tuple[float, float, float]:
+    """The weight of the roofline that gives answers to rows of unseen platforms the lowest mean MAPE over sources and
+    platforms: that MAPE, the weight, and the interval's half-width in ln at it."""
+    y, bound = run.corpus.row_ms[rows], roofline(run.corpus, rows)
     found = []
     for share in ROOFLINE_SHARES:
         p = mixed(network, bound, share)
-        error = float(np.mean([mape(y[group == g], p[group == g]) for g in np.unique(group)]))
-        found.append((round(error, 2), share, round(conformal_quantile(y, p), 4)))
+        found.append((_error(run.corpus, rows, p), share, round(conformal_quantile(y, p), 4)))
     return min(found)
+
+
+def _error(corpus: Corpus, rows: np.ndarray, p: np.ndarray) -> float:
+    """Mean MAPE over sources and platforms of answers to rows."""
+    group = corpus.row_source[rows] * len(corpus.platforms) + corpus.row_platform[rows]
+    y = corpus.row_ms[rows]
+    return round(float(np.mean([mape(y[group == g], p[group == g]) for g in np.unique(group)])), 2)
+
+
+def unseen_answers(run: Run, rows: np.ndarray, reading: Reading) -> np.ndarray:
+    """(n,) latency in ms of rows, in their order; platforms that training did not measure are read as `reading` says.
+    A network without node times has no kin."""
+    as_generic = reading.mode == "generic"
+    found = _ordered(run, rows, as_generic)
+    if not reading.kin or run.trainer.config.model.head == "direct":
+        return found
+    kin = kin_of(run, reading.kin)
+    at = np.flatnonzero(kin[0][run.corpus.row_platform[rows]] >= 0)
+    if len(at):
+        through = [_ordered(run, rows[at], False, np.maximum(read_as, 0)) for read_as in kin]
+        found[at] = np.exp(np.mean(np.log(through), 0))
+    return found
+
+
+def kin_of(run: Run, runtimes: Collection[str]) -> np.ndarray:
+    """(KIN, platforms) the measured platforms that each is read through, -1 where it is read as itself: what training
+    measured, and what has no kin or another runtime. One with a single kin has it for each."""
+    corpus = run.corpus
+    place = {"|".join(p): i for i, p in enumerate(corpus.platforms)}
+    found = np.full((KIN, len(corpus.platforms)), -1, np.int64)
+    for i, standing_ in enumerate(standing(run, run.rows.train)):
+        if standing_ != "known" and parse_runtime(corpus.platforms[i][2])[0] in runtimes:
+            keys_ = nearest(resolve(*corpus.platforms[i]), run.trainer.known, lambda key: resolve(*key.split("|")))
+            if keys_:
+                found[:, i] = [place[key] for key in (keys_ * KIN)[:KIN]]
+    return found
+
+
+def _ordered(run: Run, rows: np.ndarray, as_generic: bool, read_as: np.ndarray | None = None) -> np.ndarray:
+    _, p, r = predict_rows(run.network, run.trainer.batches, rows, as_generic, read_as)
+    place = np.empty(len(run.corpus.row_ms), np.int64)
+    place[r] = np.arange(len(r))
+    return np.asarray(p[place[rows]])
 
 
 def mixed(network: np.ndarray, bound: np.ndarray, share: np.ndarray | float) -> np.ndarray:

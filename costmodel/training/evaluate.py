@@ -10,7 +10,7 @@ import numpy as np
 from costmodel.baselines import fit
 from costmodel.baselines.analytic import line, roofline
 from costmodel.metrics import summary
-from costmodel.training.calibration import calibrate, half_widths, roofline_shares
+from costmodel.training.calibration import AS_TOLD, Reading, calibrate, half_widths, roofline_shares
 from costmodel.training.corpus import Corpus
 from costmodel.training.loop import Rows, thin
 from costmodel.training.run import Run
@@ -74,9 +74,9 @@ def _answers(
     read them best."""
     found = calibrate(run, elsewhere)
     hidden = run.trainer.config.augmentation.generic > 0
-    as_generic = unseen and hidden and found["unseen_devices"] == "generic"
+    reading = Reading.of(found) if unseen and hidden else AS_TOLD
     share = roofline_shares(run, found) if hidden else None
-    return in_order(run, rows, as_generic, share), half_widths(run, found, rows)
+    return in_order(run, rows, reading, share), half_widths(run, found, rows)
 
 
 def markdown(table: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from costmodel.bundle import ENOUGH
 from costmodel.features import NODE_FEATURES, PLATFORM_FEATURES
 from costmodel.metrics import mape
-from costmodel.model import LeDGFormer, ModelConfig, log_ratio_loss
+from costmodel.model import LeDGFormer, ModelConfig, log_ratio_loss, segment_sum
 from costmodel.platforms import parse_runtime
 from costmodel.training.batches import Augmentation, Batches, Step
 from costmodel.training.corpus import Corpus
@@ -297,20 +297,25 @@ def forward(network: LeDGFormer, step: Step) -> torch.Tensor:
         nodes, graphs = network.encode(step.batch)
     nodes, graphs = nodes.float(), graphs.float()
     platforms = network.embed_platform(step.platform_text, step.platform_numeric)
-    log_latency, _ = network.head(
+    log_latency, share = network.head(
         nodes, graphs[step.pair_graph], step.batch.stats[step.pair_graph], platforms, step.times, step.node, step.pair
     )
-    return log_latency
+    if step.scale is None:
+        return log_latency
+    if network.config.head == "direct":
+        raise ValueError("a network without node times cannot be read through kin")
+    return torch.log(segment_sum(share * torch.exp(step.scale), step.pair, len(log_latency)))
 
 
 def predict_rows(
-    network: LeDGFormer, batches: Batches, rows: np.ndarray, as_generic: bool = False
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Measured and predicted latency in ms and the row of each, in the order of the sweep."""
+    network: LeDGFormer, batches: Batches, rows: np.ndarray, as_generic: bool = False,
+    read_as: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    """Measured and predicted latency in ms and the row of each, in the order of the sweep; options as there."""
     network.eval()
     y, p, r = [np.zeros(0)], [np.zeros(0)], [np.zeros(0, np.int64)]
     with torch.no_grad():
-        for step in batches.sweep(rows, as_generic):
+        for step in batches.sweep(rows, as_generic, read_as):
             y.append(step.target.numpy())
             p.append(forward(network, step).numpy())
             r.append(step.row)

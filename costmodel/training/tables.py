@@ -14,10 +14,10 @@ import numpy as np
 
 from costmodel.baselines.analytic import roofline
 from costmodel.metrics import summary
-from costmodel.training.calibration import calibrate, mixed, roofline_shares
+from costmodel.training.calibration import AS_TOLD, Reading, calibrate, mixed, roofline_shares, unseen_answers
 from costmodel.training.corpus import Corpus
 from costmodel.training.folds import Fold
-from costmodel.training.loop import TrainConfig, predict_rows
+from costmodel.training.loop import TrainConfig
 from costmodel.training.run import Run, Say, train
 
 DIGITS = {"spearman": 4, "half_width": 4}
@@ -46,22 +46,18 @@ class Learned:
         self.say(f"{folder.relative_to(self.folder.parent)}: {len(fold.rows.train)} rows train")
         config = replace(self.config, seed=seed)
         run = train(self.corpus, config, self.cache, folder, self.encoder, self.say, fold.rows, fold.left_out)
-        as_generic, share = False, None
+        reading, share = AS_TOLD, None
         if fold.left_out and len(fold.rows.val_device) and config.augmentation.generic:
             found = calibrate(run)
-            as_generic, share = found["unseen_devices"] == "generic", roofline_shares(run, found)
-        answers = in_order(run, fold.rows.test, as_generic, share)
+            reading, share = Reading.of(found), roofline_shares(run, found)
+        answers = in_order(run, fold.rows.test, reading, share)
         np.save(kept, answers)
         return answers
 
 
-def in_order(run: Run, rows: np.ndarray, as_generic: bool = False, share: np.ndarray | None = None) -> np.ndarray:
-    """(n,) predictions in ms of rows, in their order; `as_generic` as in `predict_rows`, `share`
-    (platforms,) as `roofline_shares`."""
-    _, p, r = predict_rows(run.network, run.trainer.batches, rows, as_generic)
-    place = np.empty(len(run.corpus.row_ms), np.int64)
-    place[r] = np.arange(len(r))
-    p = p[place[rows]]
+def in_order(run: Run, rows: np.ndarray, reading: Reading = AS_TOLD, share: np.ndarray | None = None) -> np.ndarray:
+    """(n,) predictions in ms of rows, in their order; `share` (platforms,) as `roofline_shares`."""
+    p = unseen_answers(run, rows, reading)
     weight = np.zeros(len(rows)) if share is None else share[run.corpus.row_platform[rows]]
     at = np.flatnonzero(weight)
     p[at] = mixed(p[at], roofline(run.corpus, rows[at]), weight[at])

@@ -312,6 +312,15 @@ def test_every_runtime_has_an_overhead() -> None:
     assert eager.launch_overhead_us > tensorrt.launch_overhead_us > 0
 
 
+def test_on_a_cpu_an_inference_runtime_only_calls_its_kernels() -> None:
+    device = load_device("epyc_turin_1core")
+    for runtime in ("onnxruntime", "openvino"):
+        assert resolve(device, "fp32", runtime).launch_overhead_us == device.launch_overhead_us
+    assert resolve(device, "fp32", "pytorch-eager").launch_overhead_us > 10 * device.launch_overhead_us
+    gpu = resolve("t4", "fp32", "onnxruntime")
+    assert gpu.launch_overhead_us > gpu.device.launch_overhead_us
+
+
 @pytest.mark.parametrize(
     ("device", "runtime"),
     [
