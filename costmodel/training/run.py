@@ -221,7 +221,9 @@ def card(facts: Mapping[str, Any], calibration: Mapping[str, Any]) -> str:
         "- Split: 80/10/10 % of graphs by fingerprint; published test graphs stay out. "
         + ("Four test and three validation devices were held out." if facts["hold_out"] else "All devices train."),
         f"- Seed {facts['seed']}, {facts['steps']} steps, step {facts['selected_step']} selected on validation graphs.",
-        f"- Interval: 90 % nominal, half-widths in ln(latency) {calibration['half_width']}.", "",
+        f"- Interval: 90 % nominal, half-widths in ln(latency) {calibration['half_width']}.",
+        "- Platforms outside training are read through measured ones of their kind, runtime and precision under"
+        f" {' and '.join(calibration['kin']) or 'no runtime'}, else by their spec sheet.", "",
         "| validation, unseen graphs | rows | MAPE % | Acc(10 %) | Spearman |", "|---|---:|---:|---:|---:|",
     ]  # fmt: skip
     lines += [

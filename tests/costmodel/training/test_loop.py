@@ -19,11 +19,14 @@ from costmodel.model import ModelConfig  # noqa: E402
 from costmodel.training.batches import Batches, Pool  # noqa: E402
 from costmodel.training.calibration import (  # noqa: E402
     ROOFLINE_SHARES,
+    Reading,
     calibrate,
     half_widths,
+    kin_of,
     mixed,
     roofline_shares,
     standing,
+    unseen_answers,
 )
 from costmodel.training.corpus import Corpus, Row, lower, read_corpus, write_shard  # noqa: E402
 from costmodel.training.loop import TrainConfig, Trainer, divide, forward, known_platforms, predict_rows  # noqa: E402
@@ -312,3 +315,30 @@ def test_the_roofline_speaks_for_platforms_that_training_lacks(batches: Batches,
     own = {**found, "by_platform": {"t4|fp16|tensorrt": 0.1}}
     t4 = run.corpus.row_platform[rows] == run.corpus.platforms.index(("t4", "fp16", "tensorrt"))
     assert set(half_widths(run, own, rows)[t4]) == {0.1}
+
+
+def test_unmeasured_platforms_are_read_through_their_kin(
+    batches: Batches, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(trainer := Trainer(replace(TINY, steps=2, evaluate_every=1), batches, tmp_path, quiet), trainer.run(),
+              batches.corpus)  # fmt: skip
+    for parameter in run.network.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    t4, known, new = (PLATFORMS.index(p) for p in (PLATFORMS[0], PLATFORMS[1], PLATFORMS[2]))
+    kin = kin_of(run, {"pytorch-eager"})
+    assert kin[:, [t4, known]].max() == -1
+    assert (kin[:, new] == known).all()
+    assert kin_of(run, {"tensorrt"}).max() == -1
+    rows, like = (np.flatnonzero(corpus.row_platform == p) for p in (new, known))
+    assert (corpus.row_graph[rows] == corpus.row_graph[like]).all()
+    through = Reading("sheet", ("pytorch-eager",))
+    plain, theirs = unseen_answers(run, rows, Reading("sheet")), unseen_answers(run, like, through)
+    scaled = unseen_answers(run, rows, through)
+    assert (np.abs(scaled / plain - 1) > 0.01).any()
+    rates = batches.rates.copy()
+    rates[new] = rates[known]
+    monkeypatch.setattr(batches, "rates", rates)
+    np.testing.assert_allclose(unseen_answers(run, rows, through), theirs, rtol=1e-5)
+    rates[new, :4] /= 2
+    rates[new, 4] *= 2
+    np.testing.assert_allclose(unseen_answers(run, rows, through), 2 * theirs, rtol=1e-5)
