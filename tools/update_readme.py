@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from costmodel.training.evaluate import markdown
 from costmodel.training.tables import cell
 from costmodel.training.tables import markdown as markdown_rows
+from tools.readme_compilers import compilers, speed
+from tools.results import ROOT, exists, table
 
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def table(name: str) -> Any:
-    """A committed result table."""
-    return json.loads((ROOT / "results" / f"{name}.json").read_text())
+SAMPLES = "results/samples/epyc_turin_1core.parquet"
 
 
 def accuracy() -> str:
@@ -94,11 +93,6 @@ def languages() -> str:
     return "\n".join(lines) + "\n"
 
 
-def exists(name: str) -> bool:
-    """Whether that result table has been made."""
-    return (ROOT / "results" / f"{name}.json").exists()
-
-
 def families(name: str) -> str:
     """Tables 1 and 2 of the paper on our own measurements: LeDG-Former by family, and every model's average."""
     record = table(name)
@@ -167,14 +161,17 @@ def cross() -> str:
 
 def evaluation(record: Any) -> str:
     """The command of a cross-hardware table."""
-    command = f"ledg-cost evaluate {record['protocol']} --data DIR --seeds {record['seeds']} --steps {record['steps']}"
+    source = f"--samples {SAMPLES}" if record["protocol"] == "ablation" else "--data DIR"
+    configs = "".join(f" --config {name}" for name in record["configs"] if record["configs"] != ["default"])
+    command = f"ledg-cost evaluate {record['protocol']} {source}{configs} --seeds {record['seeds']}"
+    command += f" --steps {record['steps']}"
     return command + (f" --devices {','.join(record['devices'])}" if record.get("devices") else "")
 
 
 def minutes() -> str:
     """How long the committed evaluations took."""
     files = sorted((ROOT / "results").glob("*.json"))
-    took = {r["protocol"]: r["minutes"] for f in files if "minutes" in (r := json.loads(f.read_text()))}
+    took = {r["protocol"]: r["minutes"] for f in files if "minutes" in (r := table(f.stem))}
     each = ", ".join(f"{name} {value:.0f}" for name, value in took.items())
     return (
         f"Minutes that the tables took, two at a time on two cores: {each}; {sum(took.values()) / 60:.1f} hours in all,"
@@ -250,135 +247,19 @@ def ablation() -> str:
     if not exists("ablation"):
         return ""
     record = table("ablation")
-    rows = record["tables"]["platforms"]
-    lines = [
-        f"| variant | {' | '.join(p.replace('|', ' ') for p in rows)} | the paper |",
-        "|---|" + "---|" * (len(rows) + 1),
-    ]
-    for variant in rows["average"]:
-        theirs = record["paper"].get(variant)
-        cells = [cell(figures[variant]) for figures in rows.values()]
-        lines.append(f"| {variant} | {' | '.join(cells)} | {f'{theirs[0]:.2f} / {theirs[1]:.0f}' if theirs else ''} |")
-    return "\n".join(lines) + "\n"
-
-
-def speed() -> str:
-    """The benchmark's figures."""
-    f = table("bench")
-    per_graph = next(name for name in f if name.startswith("graphs_of_"))
-    lines = [
-        "`python tools/bench.py --out results/bench.json`, ResNet-50 (176 nodes), one thread, processor time:",
-        "",
-        "| what | measured |",
-        "|---|---|",
-        f"| `estimate` process, of importing onnx, onnxruntime, numpy, click | {f['cold_estimate_to_import']:.2f} |",
-        f"| `--help`, of the same | {f['cold_help_to_import']:.2f} |",
-        f"| warm estimate from a loaded graph | {f['warm_estimate_graph_ms']:.1f} ms |",
-        f"| warm estimate from a file | {f['warm_estimate_path_ms']:.1f} ms |",
-        f"| one more platform | {f['one_more_platform_ms']:.3f} ms |",
-        f"| platform answers; latencies alone | {f['platform_answers_per_second']:,}/s;"
-        f" {f['platform_latencies_per_second']:,}/s |",
-        f"| {per_graph.removesuffix('_per_second').replace('_', ' ')}, several in one run | {f[per_graph]:,}/s |",
-        f"| NAS-Bench-201 strings to latencies | {f['architecture_strings_per_second']:,}/s |",
-        f"| ONNX lowering | {f['lowering_nodes_per_second']:,} nodes/s |",
-        f"| read of a file of {f['weights']['file_mb']:,} MB | {f['weights']['read_mb']:.1f} MB |",
-        f"| resident memory | {f['resident_mb']} MB |",
-        *(f"| {int(n):,} nodes | {g['seconds']:.2f} s, {g['peak_mb']:,} MB |" for n, g in f["nodes"].items()),
-        "",
-        *training(),
-        "",
-        "What other tools do, in the same run:",
-        "",
-        "| tool | does | takes |",
-        "|---|---|---|",
-        *(
-            f"| {name} | {peer['does']} | {peer['ms']:.1f} ms |"
-            if "ms" in peer
-            else f"| {name} | not run: {peer['skipped']} | |"
-            for name, peer in f["peers"].items()
-        ),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def training() -> list[str]:
-    """Training speed and what makes it."""
-    f = table("bench_training")
-    rates = dict(f["graphs_per_second"])
-    whole = rates.pop("as trained")
-    return [
-        f"Training (`tools/bench_training.py`, {f['threads']} cores): {whole:,.0f} graphs/s, a released bundle from the"
-        f" corpora in about {f['hours_of_a_released_bundle']:.1f} h",
-        "of steps. Without one of its parts: " + "; ".join(f"{k} {v:,.0f} graphs/s" for k, v in rates.items()) + ".",
-    ]
-
-
-def compilers() -> str:
-    """What the model is worth inside TVM and ONNX Runtime: every table that is there."""
-    lines: list[str] = []
-    if exists("tuning/offline"):
-        record = table("tuning/offline")
-        unseen = sum(w["split"] == "test" for w in record["workloads"].values())
+    lines = [f"`{evaluation(record)}`", ""]
+    for config, rows in record["tables"].items():
         lines += [
-            f"Ranking recorded schedules of {unseen} unseen workloads (`tools/tuning_offline.py`): share of pairs in"
-            " the right order, and how", "much slower the best of the five picked is than the best of all:", "",
-            "| model | nothing shown | 16 schedules shown | 32 shown |", "|---|---|---|---|",
-        ]  # fmt: skip
-        rows = {(r["model"], r["shown"]): r for r in record["splits"]["test"]}
-        for model in dict.fromkeys(m for m, _ in rows):
-            cells = (rows[model, shown] for shown in (0, 16, 32))
-            lines.append(f"| {model} | " + " | ".join(f"{r['pairs']:.2f}, {r['top5']:.1f} %" for r in cells) + " |")
+            f"| *{config}* | {' | '.join(p.replace('|', ' ') for p in rows)} | the paper |",
+            "|---|" + "---|" * (len(rows) + 1),
+        ]
+        for variant in rows["average"]:
+            theirs = record["paper"].get(variant)
+            cells = [cell(figures[variant]) for figures in rows.values()]
+            paper = f"{theirs[0]:.2f} / {theirs[1]:.0f}" if theirs else ""
+            lines.append(f"| {variant} | {' | '.join(cells)} | {paper} |")
         lines.append("")
-    if exists("tuning/online"):
-        record = table("tuning/online")
-        seeds = max(r["seeds"] for r in record["rows"])
-        lines += [
-            f"Tuning them for real on one core, {record['rows'][0]['trials']} trials,"
-            f" {seeds} seed{'s' if seeds > 1 else ''} (`tools/tuning_online.py`):", "",
-            "| workload | model | best ms at 64 | at the end | measured again | trials to xgb's best | s a round |",
-            "|---|---|---:|---:|---:|---:|---:|",
-        ]  # fmt: skip
-        for r in record["rows"]:
-            reached = ", ".join("–" if t is None else str(t) for t in r["trials_to_xgb"])
-            lines.append(
-                f"| {r['workload']} | {r['model']} | {r['best_ms_64']:.3g} | {r['best_ms']:.3g} | {r['final_ms']:.3g} |"
-                f" {reached} | {r['model_s']:.1f} |"
-            )
-        lines += [
-            "", "Another job ran on the other core, and the times scatter: a schedule measured again is up to twice as"
-            " slow as when it was found,", "so with one seed a few per cent either way say nothing.", "",
-        ]  # fmt: skip
-    if exists("tuning/network"):
-        for r in table("tuning/network")["runs"]:
-            gain, minutes_ = r["before_ms"] / r["after_ms"], r["seconds"] / 60
-            lines.append(
-                f"- {r['network']} through Relax, {r['trials']} trials by {r['cost_model']}: {r['before_ms']:.0f} ms"
-                f" with loops as imported, {r['after_ms']:.1f} after ({gain:.0f} times as fast) in {minutes_:.0f}"
-                " minutes (`tools/tune_network.py --networks resnet18@224 --models ledg`)."
-            )
-    if exists("provider"):
-        counts = table("provider")["summary"]
-        for name, c in counts.items():
-            if c["networks"]:
-                lost = ", ".join(f"{k} {v:.1%}" for k, v in c["time_lost"].items())
-                lines.append(
-                    f"- ONNX Runtime's CPU provider or OpenVINO, {name} networks: the faster one is picked for"
-                    f" {c['right']} of {c['networks']}; time lost against always knowing: {lost}"
-                    " (`tools/check_provider.py`)."
-                )
-    if exists("partition"):
-        left_out = table("partition").get("left_out", {})
-        lines += [f"- {name}: left out, {why}." for name, why in left_out.items()]
-        for name, row in table("partition")["networks"].items():
-            right, timed = row["right"], row.get("time")
-            text = f"- {name} in {right['parts']} parts: largest difference {right['largest_difference']:.1e}"
-            if timed:
-                text += (
-                    f"; over the two providers {timed['predicted_ms']['per_input']:.3g} ms an input predicted,"
-                    f" {timed['measured_ms']['per_input']:.3g} measured"
-                )
-            lines.append(text + ".")
-    return "\n".join(lines).rstrip() + "\n"
+    return "\n".join(lines)
 
 
 def main() -> None:
