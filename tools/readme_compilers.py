@@ -1,4 +1,4 @@
-"""README.md's sections on speed and on what the model decides inside compilers; `tools/update_readme.py` writes them."""
+"""README.md's sections on speed and on what the model decides in compilers; `tools/update_readme.py` writes them."""
 
 from __future__ import annotations
 
