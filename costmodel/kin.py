@@ -1,10 +1,10 @@
-"""The measured platforms that a platform which training never measured is read through.
+"""The measured platforms that a platform which training never measured is also read through.
 
 A new device differs from measured ones of its kind under the same runtime and precision mostly in speed, which the
 roofline knows; what the network learned of theirs (which kernels there are, how near they come to the peaks) holds for
 the new one too. So the network answers for each of its kin, every node's part is scaled by the ratio of the two
-rooflines, and the mean is taken in the ln. For which runtimes that is better than reading the spec sheet is chosen on
-validation devices (`training.calibration`).
+rooflines, and the mean is taken in the ln: one half the answer from the platform's own spec sheet, one half its kin's.
+For which runtimes that is better than the sheet alone is chosen on validation devices (`training.calibration`).
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Seen:
-    """A platform as the network reads it: its own rates (7,), and itself or its kin; the roofline's weight in the ln of
+    """A platform as the network reads it: its own rates (7,), itself and its kin; the roofline's weight in the ln of
     its latencies; where its estimates come from, in words, with the interval's half-width in ln, for single operators
     apart; what fine-tuning learned of it, and remarks."""
 
@@ -73,9 +73,9 @@ class Reader:
                 standing, operator_width = overlay.standing, overlay.standing[1]
             elif kin:
                 devices = dict.fromkeys(other.device.name for other, _ in kin)
-                standing = f"{standing[0]}, scaled from {' and '.join(devices)}", standing[1]
+                standing = f"{standing[0]} and from {' and '.join(devices)}", standing[1]
             found = Seen(
-                platform, platform_rates(read_as), tuple(self._read(*k) for k in kin or [(read_as, key)]), share,
+                platform, platform_rates(read_as), tuple(self._read(*k) for k in [(read_as, key), *kin]), share,
                 standing, operator_width, overlay, (remark,) if remark else (),
             )  # fmt: skip
             self._platforms[platform.name] = found
@@ -185,8 +185,9 @@ def through_kin(
             parts.append(share[at])
             continue
         scaled = share[at:end] * np.exp(own[i, :, -1] - read[at:end, :, -1])
-        latencies.append(np.log(np.add.reduceat(scaled, starts, axis=1)).mean(0))
-        parts.append(scaled.mean(0))
+        weights = np.array([0.5, *[0.5 / (end - at - 1)] * (end - at - 1)], np.float32)  # itself, and its kin
+        latencies.append(weights @ np.log(np.add.reduceat(scaled, starts, axis=1)))
+        parts.append(weights @ scaled)
     return np.stack(latencies), np.stack(parts)
 
 

@@ -69,8 +69,8 @@ def _width(y: np.ndarray, p: np.ndarray) -> float | None:
 
 @dataclass(frozen=True)
 class Reading:
-    """How platforms that training did not measure are read: by their spec sheet ("sheet"), as one of their kind
-    ("generic"), or through kin under the runtimes `kin`."""
+    """How platforms that training did not measure are read: by their spec sheet ("sheet") or as one of their kind
+    ("generic"), and through kin as well under the runtimes `kin`."""
 
     mode: str | None = None
     kin: tuple[str, ...] = ()
@@ -132,7 +132,7 @@ def unseen_answers(run: Run, rows: np.ndarray, reading: Reading) -> np.ndarray:
     at = np.flatnonzero(kin[0][run.corpus.row_platform[rows]] >= 0)
     if len(at):
         through = [_ordered(run, rows[at], False, np.maximum(read_as, 0)) for read_as in kin]
-        found[at] = np.exp(np.mean(np.log(through), 0))
+        found[at] = np.exp((np.log(found[at]) + np.mean(np.log(through), 0)) / 2)
     return found
 
 

@@ -37,6 +37,7 @@ def split_table(runs: Mapping[str, Sequence[Run]], elsewhere: Mapping[str, Any] 
     """
     first = next(iter(runs.values()))[0]
     corpus, rows = first.corpus, first.rows
+    calibrated = {name: [(run, calibrate(run, elsewhere)) for run in seeds] for name, seeds in runs.items()}
     table: dict[str, Any] = {}
     for part, chosen, by_device in _parts(corpus, rows):
         y = corpus.row_ms[chosen]
@@ -45,8 +46,8 @@ def split_table(runs: Mapping[str, Sequence[Run]], elsewhere: Mapping[str, Any] 
             "line": [(line(corpus, rows.train, chosen), None)],
             "trees": [(fit("trees", corpus, rows.train, rows.val)(chosen), None)],
         }
-        for name, seeds in runs.items():
-            answers[name] = [_answers(run, chosen, by_device, elsewhere) for run in seeds]
+        for name, learned in calibrated.items():
+            answers[name] = [_answers(run, chosen, by_device, found) for run, found in learned]
         table[part] = {
             group: {
                 name: spread(
@@ -67,12 +68,9 @@ def _parts(corpus: Corpus, rows: Rows) -> Iterator[tuple[str, np.ndarray, bool]]
     yield "unseen graphs on unseen devices", thin(corpus, rows.test_device, MOST_ROWS), True
 
 
-def _answers(
-    run: Run, rows: np.ndarray, unseen: bool, elsewhere: Mapping[str, Any] | None
-) -> tuple[np.ndarray, np.ndarray]:
+def _answers(run: Run, rows: np.ndarray, unseen: bool, found: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Predictions (n,) of rows and the half-widths (n,) of their intervals; unseen platforms are read as validation
-    read them best."""
-    found = calibrate(run, elsewhere)
+    read them best, which the calibration `found`."""
     hidden = run.trainer.config.augmentation.generic > 0
     reading = Reading.of(found) if unseen and hidden else AS_TOLD
     share = roofline_shares(run, found) if hidden else None

@@ -222,8 +222,8 @@ def card(facts: Mapping[str, Any], calibration: Mapping[str, Any]) -> str:
         + ("Four test and three validation devices were held out." if facts["hold_out"] else "All devices train."),
         f"- Seed {facts['seed']}, {facts['steps']} steps, step {facts['selected_step']} selected on validation graphs.",
         f"- Interval: 90 % nominal, half-widths in ln(latency) {calibration['half_width']}.",
-        "- Platforms outside training are read through measured ones of their kind, runtime and precision under"
-        f" {' and '.join(calibration['kin']) or 'no runtime'}, else by their spec sheet.", "",
+        "- Platforms outside training are read by their spec sheet, under"
+        f" {' and '.join(calibration['kin']) or 'no runtime'} also through measured ones of their kind.", "",
         "| validation, unseen graphs | rows | MAPE % | Acc(10 %) | Spearman |", "|---|---:|---:|---:|---:|",
     ]  # fmt: skip
     lines += [
