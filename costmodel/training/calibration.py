@@ -68,7 +68,7 @@ def _width(y: np.ndarray, p: np.ndarray) -> float | None:
 
 
 @dataclass(frozen=True)
-class Reading:
+class UnseenReading:
     """How platforms that training did not measure are read: by their spec sheet ("sheet") or as one of their kind
     ("generic"), and through kin as well under the runtimes `kin`."""
 
@@ -76,30 +76,30 @@ class Reading:
     kin: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, calibration: Mapping[str, Any]) -> Reading:
+    def of(cls, calibration: Mapping[str, Any]) -> UnseenReading:
         """What `calibrate` chose."""
         return cls(calibration["unseen_devices"], tuple(calibration["kin"]))
 
 
-AS_TOLD = Reading()
+AS_TOLD = UnseenReading()
 
 
-def choose_reading(run: Run, rows: np.ndarray) -> tuple[Reading, dict[str, float]]:
+def choose_reading(run: Run, rows: np.ndarray) -> tuple[UnseenReading, dict[str, float]]:
     """The reading of rows of unseen platforms with the lowest mean MAPE over sources and platforms, the runtimes of
-    `Reading.kin` each for itself; and that mean of each reading."""
+    `UnseenReading.kin` each for itself; and that mean of each reading."""
     corpus = run.corpus
-    answers = {mode: unseen_answers(run, rows, Reading(mode)) for mode in ("sheet", "generic")}
+    answers = {mode: unseen_answers(run, rows, UnseenReading(mode)) for mode in ("sheet", "generic")}
     scores = {mode: _error(corpus, rows, p) for mode, p in answers.items()}
     mode = min(scores, key=lambda name: scores[name])
     runtime = np.array([parse_runtime(p[2])[0] for p in corpus.platforms])[corpus.row_platform[rows]]
     related = kin_of(run, set(runtime.tolist()))[0][corpus.row_platform[rows]] >= 0
-    through = unseen_answers(run, rows, Reading(mode, tuple(np.unique(runtime).tolist())))
+    through = unseen_answers(run, rows, UnseenReading(mode, tuple(np.unique(runtime).tolist())))
     better = []
     for name in np.unique(runtime[related]):
         at = np.flatnonzero(related & (runtime == name))
         if _error(corpus, rows[at], through[at]) < _error(corpus, rows[at], answers[mode][at]):
             better.append(str(name))
-    found = Reading(mode, tuple(better))
+    found = UnseenReading(mode, tuple(better))
     return found, {**scores, "kin": _error(corpus, rows, unseen_answers(run, rows, found))}
 
 
@@ -121,7 +121,7 @@ def _error(corpus: Corpus, rows: np.ndarray, p: np.ndarray) -> float:
     return round(float(np.mean([mape(y[group == g], p[group == g]) for g in np.unique(group)])), 2)
 
 
-def unseen_answers(run: Run, rows: np.ndarray, reading: Reading) -> np.ndarray:
+def unseen_answers(run: Run, rows: np.ndarray, reading: UnseenReading) -> np.ndarray:
     """(n,) latency in ms of rows, in their order; platforms that training did not measure are read as `reading` says.
     A network without node times has no kin."""
     as_generic = reading.mode == "generic"

@@ -10,7 +10,7 @@ import numpy as np
 from costmodel.baselines import fit
 from costmodel.baselines.analytic import line, roofline
 from costmodel.metrics import summary
-from costmodel.training.calibration import AS_TOLD, Reading, calibrate, half_widths, roofline_shares
+from costmodel.training.calibration import AS_TOLD, UnseenReading, calibrate, half_widths, roofline_shares
 from costmodel.training.corpus import Corpus
 from costmodel.training.loop import Rows, thin
 from costmodel.training.run import Run
@@ -72,7 +72,7 @@ def _answers(run: Run, rows: np.ndarray, unseen: bool, found: Mapping[str, Any])
     """Predictions (n,) of rows and the half-widths (n,) of their intervals; unseen platforms are read as validation
     read them best, which the calibration `found`."""
     hidden = run.trainer.config.augmentation.generic > 0
-    reading = Reading.of(found) if unseen and hidden else AS_TOLD
+    reading = UnseenReading.of(found) if unseen and hidden else AS_TOLD
     share = roofline_shares(run, found) if hidden else None
     return in_order(run, rows, reading, share), half_widths(run, found, rows)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from costmodel.baselines.analytic import roofline
 from costmodel.metrics import summary
-from costmodel.training.calibration import AS_TOLD, Reading, calibrate, mixed, roofline_shares, unseen_answers
+from costmodel.training.calibration import AS_TOLD, UnseenReading, calibrate, mixed, roofline_shares, unseen_answers
 from costmodel.training.corpus import Corpus
 from costmodel.training.folds import Fold
 from costmodel.training.loop import TrainConfig
@@ -49,13 +49,15 @@ class Learned:
         reading, share = AS_TOLD, None
         if fold.left_out and len(fold.rows.val_device) and config.augmentation.generic:
             found = calibrate(run)
-            reading, share = Reading.of(found), roofline_shares(run, found)
+            reading, share = UnseenReading.of(found), roofline_shares(run, found)
         answers = in_order(run, fold.rows.test, reading, share)
         np.save(kept, answers)
         return answers
 
 
-def in_order(run: Run, rows: np.ndarray, reading: Reading = AS_TOLD, share: np.ndarray | None = None) -> np.ndarray:
+def in_order(
+    run: Run, rows: np.ndarray, reading: UnseenReading = AS_TOLD, share: np.ndarray | None = None
+) -> np.ndarray:
     """(n,) predictions in ms of rows, in their order; `share` (platforms,) as `roofline_shares`."""
     p = unseen_answers(run, rows, reading)
     weight = np.zeros(len(rows)) if share is None else share[run.corpus.row_platform[rows]]

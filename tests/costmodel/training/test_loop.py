@@ -19,7 +19,7 @@ from costmodel.model import ModelConfig  # noqa: E402
 from costmodel.training.batches import Batches, Pool  # noqa: E402
 from costmodel.training.calibration import (  # noqa: E402
     ROOFLINE_SHARES,
-    Reading,
+    UnseenReading,
     calibrate,
     half_widths,
     kin_of,
@@ -331,8 +331,8 @@ def test_unmeasured_platforms_are_read_through_their_kin(
     assert kin_of(run, {"tensorrt"}).max() == -1
     rows, like = (np.flatnonzero(corpus.row_platform == p) for p in (new, known))
     assert (corpus.row_graph[rows] == corpus.row_graph[like]).all()
-    through = Reading("sheet", ("pytorch-eager",))
-    plain, theirs = unseen_answers(run, rows, Reading("sheet")), unseen_answers(run, like, through)
+    through = UnseenReading("sheet", ("pytorch-eager",))
+    plain, theirs = unseen_answers(run, rows, UnseenReading("sheet")), unseen_answers(run, like, through)
     scaled = unseen_answers(run, rows, through)
     assert (np.abs(scaled / plain - 1) > 0.01).any()
     rates = batches.rates.copy()
@@ -341,5 +341,5 @@ def test_unmeasured_platforms_are_read_through_their_kin(
     for slower in (1, 2):
         rates[new, :4] = rates[known, :4] / slower
         rates[new, 4] = rates[known, 4] * slower
-        plain = unseen_answers(run, rows, Reading("sheet"))
+        plain = unseen_answers(run, rows, UnseenReading("sheet"))
         np.testing.assert_allclose(unseen_answers(run, rows, through), np.sqrt(plain * slower * theirs), rtol=1e-5)
