@@ -13,7 +13,7 @@ from costmodel.embedding import SentenceEncoder
 from costmodel.errors import PlatformError
 from costmodel.features import generic, hide_runtime, identities, platform_channel, platform_rates
 from costmodel.finetune import overlay as overlays
-from costmodel.kin import nearest
+from costmodel.kin import nearest, weights
 from costmodel.platforms import Platform, parse_runtime, resolve
 from costmodel.prompts import platform_sentence
 
@@ -185,9 +185,9 @@ def through_kin(
             parts.append(share[at])
             continue
         scaled = share[at:end] * np.exp(own[i, :, -1] - read[at:end, :, -1])
-        weights = np.array([0.5, *[0.5 / (end - at - 1)] * (end - at - 1)], np.float32)  # itself, and its kin
-        latencies.append(weights @ np.log(np.add.reduceat(scaled, starts, axis=1)))
-        parts.append(weights @ scaled)
+        weight = weights(end - at - 1)
+        latencies.append(weight @ np.log(np.add.reduceat(scaled, starts, axis=1)))
+        parts.append(weight @ scaled)
     return np.stack(latencies), np.stack(parts)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from costmodel.baselines.analytic import roofline
 from costmodel.bundle import ENOUGH, of_standing
-from costmodel.kin import KIN, nearest
+from costmodel.kin import KIN, nearest, weights
 from costmodel.metrics import mape
 from costmodel.platforms import parse_runtime, resolve
 from costmodel.training.corpus import Corpus
@@ -132,7 +132,7 @@ def unseen_answers(run: Run, rows: np.ndarray, reading: UnseenReading) -> np.nda
     at = np.flatnonzero(kin[0][run.corpus.row_platform[rows]] >= 0)
     if len(at):
         through = [_ordered(run, rows[at], False, np.maximum(read_as, 0)) for read_as in kin]
-        found[at] = np.exp((np.log(found[at]) + np.mean(np.log(through), 0)) / 2)
+        found[at] = np.exp(weights(len(kin)) @ np.log([found[at], *through]))
     return found
 
 
