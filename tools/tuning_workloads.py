@@ -138,7 +138,7 @@ WORKLOADS = tuple(
         ("dense_relu", (16, 1000, 1024), TRAIN),
         ("dense_gelu", (32, 1536, 384), TRAIN),
         ("batch_matmul", (4, 256, 64, 256), TRAIN),
-        ("softmax", (64, 4096), TRAIN),
+        ("softmax", (512, 512), TRAIN),
         ("layer_norm", (512, 384), TRAIN),
         ("conv2d", (128, 28, 128, 3, 2), TRAIN),
         ("matmul", (32, 2048, 512), TRAIN),

@@ -23,6 +23,11 @@ from tvm.s_tir.meta_schedule.runner.local_runner import default_alloc_argument, 
 from tvm.s_tir.transform import RemoveWeightLayoutRewriteBlock
 
 
+LONG_SECONDS = 0.2
+"""A schedule that runs longer is hopeless or needs no repeats: one run tells enough."""
+_ONCE = EvaluatorConfig(number=1, repeat=1, min_repeat_ms=0)
+
+
 @derived_object
 class InProcessBuilder(PyBuilder):
     """Builds candidates one after the other in the tuner's own process.
@@ -73,7 +78,8 @@ class _Finished(PyRunnerFuture):
 
 @derived_object
 class InProcessRunner(PyRunner):
-    """Runs the modules that an `InProcessBuilder` kept, on random inputs, in the tuner's own process.
+    """Runs the modules that an `InProcessBuilder` kept, on random inputs, in the tuner's own process. Those that take
+    more than `LONG_SECONDS` are timed once.
 
     modules  those of the builder; a path that is not among them is loaded as a file
     """
@@ -93,7 +99,10 @@ class InProcessRunner(PyRunner):
             module = self.modules.pop(path, None) or tvm.runtime.load_module(path)
             device = tvm.runtime.device(str(one.device_type), 0)
             arguments = default_alloc_argument(device, [info.as_json() for info in one.args_info], 1)
-            return _Finished(default_run_evaluator(module, device, self.config, arguments), None)
+            seconds = default_run_evaluator(module, device, _ONCE, arguments)
+            if seconds[0] <= LONG_SECONDS:
+                seconds = default_run_evaluator(module, device, self.config, arguments)
+            return _Finished(seconds, None)
         except Exception as error:  # a candidate that does not run is a result
             return _Finished(None, f"InProcessRunner: {type(error).__name__}: {error}")
 
