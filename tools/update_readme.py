@@ -235,11 +235,11 @@ def repeatability() -> str:
 
 def nas() -> str:
     """Kendall's tau of accuracy prediction."""
-    from costmodel.training.accuracy import markdown as accuracy_table
+    from costmodel.training.accuracy import markdown as accuracy_tables
 
     if not exists("nb201_accuracy"):
         return ""
-    return "\n".join(accuracy_table(record) + "\n" for record in table("nb201_accuracy")["datasets"].values())
+    return accuracy_tables(table("nb201_accuracy"))
 
 
 def ablation() -> str:

@@ -38,7 +38,6 @@ class Setting:
     seeds: int
     steps: int | None
     devices: Sequence[str]
-    dataset: str
     baselines: Sequence[str]
     encoder: str
     elsewhere: Sequence[Path]
@@ -65,9 +64,6 @@ class Setting:
 @click.option("--steps", type=click.IntRange(1), help="Training steps of a fold. [default: the protocol's]")
 @click.option("--devices", help="Of cross-device, in place of all; t4:operators leaves out T4's networks alone.")
 @click.option(
-    "--dataset", type=click.Choice(("cifar10", "cifar100", "imagenet16")), default="cifar10", show_default=True
-)
-@click.option(
     "--baseline",
     "baselines",
     multiple=True,
@@ -87,7 +83,7 @@ class Setting:
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the table as JSON.")
 def command(
     protocol: str, data: Path | None, samples: Path | None, cache: Path, runs: Path, configs: tuple[str, ...],
-    seeds: int, steps: int | None, devices: str | None, dataset: str, baselines: tuple[str, ...], encoder: str,
+    seeds: int, steps: int | None, devices: str | None, baselines: tuple[str, ...], encoder: str,
     elsewhere: tuple[Path, ...], threads: int, out: Path | None,
 ) -> None:  # fmt: skip
     """Print the table of a PROTOCOL: MAPE % ± spread over seeds / Acc(10 %) / Spearman.
@@ -121,9 +117,7 @@ def command(
     if unknown:
         raise click.BadParameter(f"no configuration {unknown[0]!r}; use {' or '.join(CONFIGS)}", param_hint="--config")
     named = tuple(filter(None, (devices or "").split(",")))
-    setting = Setting(
-        protocol, data, samples, cache, runs, configs, seeds, steps, named, dataset, baselines, encoder, elsewhere
-    )
+    setting = Setting(protocol, data, samples, cache, runs, configs, seeds, steps, named, baselines, encoder, elsewhere)
     began = time.monotonic()
     table, text = _run_of(protocol)(setting)
     took = {"minutes": round((time.monotonic() - began) / 60, 1), "threads": threads}
@@ -244,11 +238,11 @@ def _few_shot(setting: Setting) -> Result:
 
 
 def _accuracy(setting: Setting) -> Result:
-    from costmodel.training.accuracy import accuracy_table, markdown
+    from costmodel.training.accuracy import accuracy_tables, markdown
 
-    dataset = "nb101" if setting.protocol == "nb101-accuracy" else setting.dataset
-    record = accuracy_table(
-        _data(setting), dataset, None, setting.seeds, setting.cache, setting.runs, setting.encoder, _say
+    space = setting.protocol.removesuffix("-accuracy")
+    record = accuracy_tables(
+        _data(setting), space, None, setting.seeds, setting.cache, setting.runs, setting.encoder, _say
     )
     return record, markdown(record)
 

@@ -1,9 +1,9 @@
 """Test accuracy of a cell, predicted by LeDG-Former's encoder from few trained cells: PAPER.md's last table.
 
 Graphs are those of `accuracy_data`. A network learns the place of a cell among the training cells, as the normal
-quantile of its rank, by Huber's loss and by the order of all pairs of a step (Burges et al. 2005, RankNet); accuracies
-on other data sets of the same training cells are further targets. The mean of `Recipe.members` initialisations answers,
-each with the averaged weights of the evaluation that orders the validation cells best.
+quantile of its rank on each data set, by Huber's loss and by the order of all pairs of a step (Burges et al. 2005,
+RankNet). The mean of `Recipe.members` initialisations answers, each with the averaged weights of the evaluation that
+orders the validation cells best.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from costmodel.errors import BackendUnavailableError, DataError
+from costmodel.errors import BackendUnavailableError
 from costmodel.model import Batch, LeDGFormer, ModelConfig
 from costmodel.training.accuracy_data import DATASETS, WINDOW, Cells, Draw, draw, nb101_cells, nb201_cells
 
 Say = Callable[[str], None]
 
+NAMES = {"nb201": tuple(DATASETS), "nb101": ("cifar10",)}
+"""Data sets of the accuracies, in the order of their columns."""
 COUNTS = {"nb201": (469, 781, 1563), "nb101": (172, 424, 4326)}
 PAPER = {
     "nb201": {"469": 0.864, "781": 0.881, "1563": 0.892},
@@ -43,7 +45,7 @@ SETS = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a cell predictor is built and trained. `ranking` and `auxiliary` weigh the pairs and the other data sets."""
+    """How a cell predictor is built and trained. `ranking` weighs the pairs."""
 
     model: ModelConfig = field(
         default_factory=lambda: ModelConfig(width=64, layers=3, dropout=0.0, window=WINDOW, head="direct")
@@ -57,7 +59,6 @@ class Recipe:
     ema: float = 0.98
     evaluations: int = 10
     ranking: float = 2.0
-    auxiliary: float = 0.5
     validation: int = 200
 
 
@@ -114,27 +115,27 @@ def normal_scores(accuracy: np.ndarray) -> np.ndarray:
     return np.stack(columns, 1)
 
 
-def fit(cells: Cells, parts: Draw, recipe: Recipe, seed: int, target: int = 0) -> tuple[np.ndarray, float]:
-    """Scores (G,) of all graphs by the mean of the members, and tau on the validation cells.
-
-    target  column of `cells.accuracy` that is to be ranked; the others are auxiliary
-    """
-    columns = [target, *(k for k in range(cells.accuracy.shape[1]) if k != target and recipe.auxiliary)]
-    scores = normal_scores(cells.accuracy[parts.train][:, columns])
+def fit(cells: Cells, parts: Draw, recipe: Recipe, seed: int) -> tuple[np.ndarray, list[float]]:
+    """Scores (G, K) of all graphs on each data set by the mean of the members, and tau on the validation cells."""
+    scores = normal_scores(cells.accuracy[parts.train])
     graphs, own, counts = np.unique(cells.graph[parts.train], return_inverse=True, return_counts=True)
     means = np.stack([np.bincount(own, s) / counts for s in scores.T], 1)
     labels = torch.from_numpy(means.astype(np.float32))
     weights = torch.from_numpy(np.sqrt(counts).astype(np.float32))
-    total = np.zeros(len(cells.fingerprints))
+    total = np.zeros((len(cells.fingerprints), scores.shape[1]))
     for member in range(recipe.members):
-        network = _train(cells, parts, recipe, seed * 1000 + member, target, (graphs, labels, weights))
+        network = _train(cells, parts, recipe, seed * 1000 + member, (graphs, labels, weights))
         total += _answers(network, cells, np.arange(len(total)))
-    val = parts.val
-    return total / recipe.members, kendall(cells.accuracy[val, target], total[cells.graph[val]])
+    return total / recipe.members, _kendalls(cells.accuracy[parts.val], total[cells.graph[parts.val]])
+
+
+def _kendalls(y: np.ndarray, p: np.ndarray) -> list[float]:
+    """Kendall's tau of each column."""
+    return [kendall(one, other) for one, other in zip(y.T, p.T, strict=True)]
 
 
 def _train(
-    cells: Cells, parts: Draw, recipe: Recipe, seed: int, target: int, known: tuple[np.ndarray, Tensor, Tensor]
+    cells: Cells, parts: Draw, recipe: Recipe, seed: int, known: tuple[np.ndarray, Tensor, Tensor]
 ) -> CellNetwork:
     graphs, labels, weights = known
     torch.manual_seed(seed)
@@ -167,7 +168,7 @@ def _train(
             kept = {k: v.clone() for k, v in network.state_dict().items()}
             network.load_state_dict(average)
             val = parts.val
-            tau = kendall(cells.accuracy[val, target], _answers(network, cells, cells.graph[val]))
+            tau = float(np.mean(_kendalls(cells.accuracy[val], _answers(network, cells, cells.graph[val]))))
             if tau > best_tau:
                 best, best_tau = {k: v.clone() for k, v in average.items()}, tau
             network.load_state_dict(kept)
@@ -184,30 +185,29 @@ def schedule(progress: float, warmup: float) -> float:
 
 
 def loss_of(predicted: Tensor, labels: Tensor, weights: Tensor, recipe: Recipe) -> Tensor:
-    """Huber's loss and RankNet's loss over all pairs of (b, K) targets; the first target counts full."""
-    share = torch.full((labels.shape[1],), recipe.auxiliary)
-    share[0] = 1.0
-    error = (weights @ F.huber_loss(predicted, labels, reduction="none") / weights.sum()) @ share
+    """Huber's loss and RankNet's loss over all pairs of (b, K) targets, summed over targets."""
+    error = (weights @ F.huber_loss(predicted, labels, reduction="none") / weights.sum()).sum()
     gap = labels.unsqueeze(0) - labels.unsqueeze(1)  # (b, b, K)
     distance = predicted.unsqueeze(0) - predicted.unsqueeze(1)
     pair = (weights.unsqueeze(0) * weights.unsqueeze(1)).unsqueeze(2) * gap.abs().clamp(max=0.5)
     order = F.softplus(-4 * distance * gap.sign()) * pair
-    return error + recipe.ranking * (order.sum((0, 1)) / pair.sum((0, 1)).clamp(min=1e-6)) @ share
+    return error + recipe.ranking * (order.sum((0, 1)) / pair.sum((0, 1)).clamp(min=1e-6)).sum()
 
 
 @torch.no_grad()
 def _answers(network: CellNetwork, cells: Cells, graphs: np.ndarray, most: int = 2048) -> np.ndarray:
-    """(len(graphs),) the first target of each."""
+    """(len(graphs), K) targets of each."""
     network.eval()
-    parts = [network(cells.pack(graphs[i : i + most]))[:, 0].numpy() for i in range(0, len(graphs), most)]
+    parts = [network(cells.pack(graphs[i : i + most])).numpy() for i in range(0, len(graphs), most)]
     return np.concatenate(parts, dtype=np.float64)
 
 
 # --- baselines --------------------------------------------------------------------------------------------------------
 
 
-def trees(cells: Cells, parts: Draw, seed: int, target: int = 0) -> np.ndarray:
-    """Scores (G,) by gradient-boosted trees (Friedman 2001) on the graph statistics; how many is chosen on validation.
+def trees(cells: Cells, parts: Draw, seed: int, target: int) -> np.ndarray:
+    """Scores (G,) on one data set by gradient-boosted trees (Friedman 2001) on the graph statistics; how many is chosen
+    on validation.
 
     Raises BackendUnavailableError without scikit-learn.
     """
@@ -239,39 +239,38 @@ def taus(cells: Cells, parts: Draw, scores: np.ndarray, target: int) -> dict[str
     return {name: round(kendall(y[rows], p[rows]), 4) for name, rows in at.items()}
 
 
-def accuracy_table(
-    data: Path, dataset: str, counts: Sequence[int] | None, seeds: int, cache: Path, folder: Path, encoder: str,
-    say: Say, recipe: Recipe = Recipe(),
+def accuracy_tables(
+    data: Path, space: str, counts: Sequence[int] | None, seeds: int, cache: Path, folder: Path, encoder: str, say: Say,
+    recipe: Recipe = Recipe(),
 ) -> dict[str, Any]:  # fmt: skip
-    """Tau of each model after so many training cells, over `seeds` seeds, each of which draws cells and initialisation.
+    """Tau of each model on each data set after so many training cells, over `seeds` seeds, each of which draws cells
+    and initialisation.
 
-    dataset  "cifar10", "cifar100" or "imagenet16" of NAS-Bench-201, or "nb101"
-    counts   training cells; by default those of the paper
-    folder   keeps every seed's figures, so that a stopped evaluation goes on where it was
+    space   "nb201" or "nb101"
+    counts  training cells; by default those of the paper
+    folder  keeps every seed's figures, so that a stopped evaluation goes on where it was
 
     Raises DataError.
     """
-    space = "nb101" if dataset == "nb101" else "nb201"
-    if space == "nb201" and dataset not in DATASETS:
-        raise DataError(f"no data set '{dataset}'; use {', '.join(DATASETS)} or nb101")
-    target = 0 if space == "nb101" else list(DATASETS).index(dataset)
     counts = tuple(counts or COUNTS[space])
     settings = {**asdict(recipe), "encoder": encoder}
-    places = {(n, s): folder / f"accuracy-{dataset}" / f"{n}-{s}.json" for s in range(seeds) for n in counts}
+    places = {(n, s): folder / f"accuracy-{space}" / f"{n}-{s}.json" for s in range(seeds) for n in counts}
     kept = {at: record for at, path in places.items() if (record := _kept(path, settings))}
     if len(kept) < len(places):
         cells = (nb101_cells if space == "nb101" else nb201_cells)(data, cache, encoder, say)
         for (count, seed), path in places.items():
             if (count, seed) not in kept:
-                figures = _seed(cells, count, seed, target, recipe)
-                kept[count, seed] = {"settings": settings, **figures}
+                kept[count, seed] = {"settings": settings, **_seed(cells, count, seed, recipe, NAMES[space])}
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.with_suffix(".new").write_text(json.dumps(kept[count, seed], indent=1) + "\n")
                 path.with_suffix(".new").replace(path)
-                say(f"{dataset}, {count} cells, seed {seed}: {figures['models']['ledg-former']}")
-    tables = {str(n): _summary([kept[n, s] for s in range(seeds)]) for n in counts}
-    paper = PAPER[space] if dataset in ("cifar10", "nb101") else {}
-    return {"dataset": dataset, "sets": SETS, "settings": settings, "tables": tables, "paper": paper}
+                told = {name: of["ledg-former"]["all"] for name, of in kept[count, seed]["datasets"].items()}
+                say(f"{space}, {count} cells, seed {seed}: {told}")
+    found = {}
+    for at, name in enumerate(NAMES[space]):
+        tables = {str(n): _summary([kept[n, s] for s in range(seeds)], name) for n in counts}
+        found[name] = {"dataset": name, "tables": tables, "paper": {} if at else PAPER[space]}
+    return {"sets": SETS, "settings": settings, "datasets": found}
 
 
 def _kept(path: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -282,42 +281,48 @@ def _kept(path: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
     return record if record["settings"] == json.loads(json.dumps(settings)) else None
 
 
-def _seed(cells: Cells, count: int, seed: int, target: int, recipe: Recipe) -> dict[str, Any]:
+def _seed(cells: Cells, count: int, seed: int, recipe: Recipe, names: Sequence[str]) -> dict[str, Any]:
     parts = draw(cells, count, seed, recipe.validation)
-    scores, selected = fit(cells, parts, recipe, seed, target)
-    models = {
-        "ledg-former": scores, "trees": trees(cells, parts, seed, target), "flops": cells.stats[:, 1],
-        "parameters": cells.stats[:, 2],
-    }  # fmt: skip
+    scores, selected = fit(cells, parts, recipe, seed)
     sizes = {"train": len(parts.train), "val": len(parts.val), "unseen": len(parts.unseen)}
     sizes["graphs"] = len(np.unique(cells.graph[parts.train]))
-    found = {name: taus(cells, parts, p, target) for name, p in models.items()}
-    return {"cells": sizes, "validation": round(selected, 4), "models": found}
+    datasets = {}
+    for target, name in enumerate(names):
+        models = {
+            "ledg-former": scores[:, target], "trees": trees(cells, parts, seed, target), "flops": cells.stats[:, 1],
+            "parameters": cells.stats[:, 2],
+        }  # fmt: skip
+        datasets[name] = {model: taus(cells, parts, p, target) for model, p in models.items()}
+    validation = {name: round(tau, 4) for name, tau in zip(names, selected, strict=True)}
+    return {"cells": sizes, "validation": validation, "datasets": datasets}
 
 
-def _summary(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _summary(records: Sequence[Mapping[str, Any]], dataset: str) -> dict[str, Any]:
     """Mean and standard deviation over seeds of every model's taus, and the mean sizes of the split."""
     cells = {k: round(float(np.mean([r["cells"][k] for r in records]))) for k in records[0]["cells"]}
     models: dict[str, Any] = {}
-    for name in records[0]["models"]:
+    for name in records[0]["datasets"][dataset]:
         models[name] = {}
         for key in SETS:
-            values = np.array([r["models"][name][key] for r in records])
+            values = np.array([r["datasets"][dataset][name][key] for r in records])
             models[name][key] = round(float(values.mean()), 4)
             models[name][f"{key}_sd"] = round(float(values.std(ddof=1)), 4) if len(values) > 1 else 0.0
     return {"seeds": len(records), "cells": cells, "models": models}
 
 
 def markdown(record: Mapping[str, Any]) -> str:
-    """The table of a record: one line for each model and number of training cells."""
-    lines = [
-        f"**{record['dataset']}**: Kendall's tau ± standard deviation over seeds", "",
-        "| training cells | model | unseen graphs | all other cells | whole benchmark | paper |",
-        "|---:|---|---|---|---|---|",
-    ]  # fmt: skip
-    for count, table in record["tables"].items():
-        for name, figures in table["models"].items():
-            cells = " | ".join(f"{figures[key]:.3f} ± {figures[f'{key}_sd']:.3f}" for key in SETS)
-            paper = record["paper"].get(count) if name == "ledg-former" else None
-            lines.append(f"| {count} | {name} | {cells} | {f'{paper:.3f}' if paper else ''} |")
-    return "\n".join(lines) + "\n"
+    """A table for each data set: one line for each model and number of training cells."""
+    lines: list[str] = []
+    for name, found in record["datasets"].items():
+        lines += [
+            f"**{name}**: Kendall's tau ± standard deviation over seeds", "",
+            "| training cells | model | unseen graphs | all other cells | whole benchmark | paper |",
+            "|---:|---|---|---|---|---|",
+        ]  # fmt: skip
+        for count, table in found["tables"].items():
+            for model, figures in table["models"].items():
+                cells = " | ".join(f"{figures[key]:.3f} ± {figures[f'{key}_sd']:.3f}" for key in SETS)
+                paper = found["paper"].get(count) if model == "ledg-former" else None
+                lines.append(f"| {count} | {model} | {cells} | {f'{paper:.3f}' if paper else ''} |")
+        lines.append("")
+    return "\n".join(lines)

@@ -22,7 +22,6 @@ from tvm.s_tir.meta_schedule.runner import EvaluatorConfig, PyRunner, PyRunnerFu
 from tvm.s_tir.meta_schedule.runner.local_runner import default_alloc_argument, default_run_evaluator
 from tvm.s_tir.transform import RemoveWeightLayoutRewriteBlock
 
-
 LONG_SECONDS = 0.2
 """A schedule that runs longer is hopeless or needs no repeats: one run tells enough."""
 _ONCE = EvaluatorConfig(number=1, repeat=1, min_repeat_ms=0)

@@ -182,11 +182,12 @@ def test_a_pack_is_its_graphs_alone(cells: Cells) -> None:
 @pytest.fixture(scope="module")
 def record(data: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     folder = tmp_path_factory.mktemp("runs")
-    return accuracy.accuracy_table(data, "cifar10", (100,), 2, cache, folder, "test", quiet, RECIPE), folder
+    return accuracy.accuracy_tables(data, "nb201", (100,), 2, cache, folder, "test", quiet, RECIPE), folder
 
 
 def test_a_short_training_orders_unseen_cells(record: tuple[dict[str, Any], Path]) -> None:
-    table = record[0]["tables"]["100"]
+    assert list(record[0]["datasets"]) == list(DATASETS)
+    table = record[0]["datasets"]["cifar10"]["tables"]["100"]
     assert table["cells"]["train"] == 100
     assert table["seeds"] == 2
     assert table["models"]["ledg-former"]["unseen"] > 0.6
@@ -205,7 +206,7 @@ def test_a_finished_table_is_read_not_trained(
         raise AssertionError("trained again")
 
     monkeypatch.setattr(accuracy, "fit", forbidden)
-    again = accuracy.accuracy_table(folder / "no data", "cifar10", (100,), 2, cache, folder, "test", quiet, RECIPE)
+    again = accuracy.accuracy_tables(folder / "no data", "nb201", (100,), 2, cache, folder, "test", quiet, RECIPE)
     assert json.dumps(again) == json.dumps(found)
 
 
@@ -214,13 +215,13 @@ def test_only_missing_seeds_are_trained(
 ) -> None:
     """A seed that was lost comes out the same; the other is left alone."""
     found, folder = record
-    seeds = sorted((folder / "accuracy-cifar10").glob("*.json"))
-    (tmp_path / "accuracy-cifar10").mkdir()
-    (tmp_path / "accuracy-cifar10" / seeds[0].name).write_bytes(seeds[0].read_bytes())
+    seeds = sorted((folder / "accuracy-nb201").glob("*.json"))
+    (tmp_path / "accuracy-nb201").mkdir()
+    (tmp_path / "accuracy-nb201" / seeds[0].name).write_bytes(seeds[0].read_bytes())
     trained: list[int] = []
     real = accuracy.fit
     monkeypatch.setattr(accuracy, "fit", lambda *a: trained.append(a[3]) or real(*a))  # type: ignore[func-returns-value]
-    again = accuracy.accuracy_table(data, "cifar10", (100,), 2, cache, tmp_path, "test", quiet, RECIPE)
+    again = accuracy.accuracy_tables(data, "nb201", (100,), 2, cache, tmp_path, "test", quiet, RECIPE)
     assert trained == [1]
     assert json.dumps(again) == json.dumps(found)
 
@@ -238,7 +239,8 @@ def test_modules_of_a_published_file(cache: Path, tmp_path: Path) -> None:
     assert len(cells.names) == len(cells.fingerprints) == len(MODULES)
     assert cells.accuracy[0, 0] == pytest.approx(90.0)
     recipe = replace(RECIPE, validation=8, steps=20, evaluations=2)
-    found = accuracy.accuracy_table(path, "nb101", (16,), 1, cache, tmp_path, "test", quiet, recipe)
+    found = accuracy.accuracy_tables(path, "nb101", (16,), 1, cache, tmp_path, "test", quiet, recipe)
+    found = found["datasets"]["cifar10"]
     assert found["tables"]["16"]["cells"] == {"train": 16, "val": 8, "unseen": 12, "graphs": 16}
     assert found["paper"]["172"] == 0.762
 
@@ -248,8 +250,6 @@ def test_bad_input_is_told(data: Path, cache: Path, cells: Cells, tmp_path: Path
         nb201_cells(tmp_path, cache, "test", quiet)
     with pytest.raises(DataError, match="none of nasbench_only108"):
         nb101_cells(tmp_path, cache, "test", quiet)
-    with pytest.raises(DataError, match="no data set 'mnist'"):
-        accuracy.accuracy_table(data, "mnist", (60,), 1, cache, tmp_path, "test", quiet)
     with pytest.raises(DataError, match="too few"):
         draw(cells, 399, 0, 40)
     columns: dict[str, list[Any]] = {"arch": ["|x~0|"], **{c: [1.0] for c in DATASETS.values()}}
