@@ -12,6 +12,9 @@ machine that slows down slows all of them. `--report` reads what is there and me
     trials_to_xgb  trials until the median, over seeds, of XGBModel's best at the end was reached; none if it was not
     model_s        seconds per round inside the cost model, all calls of predict and update (XGBModel: the same)
 
+and over the workloads, per model: geometric means of best_ms_64, best_ms and final_ms relative to xgb's best_ms (and
+final_ms), the share of runs that reached xgb's best in half the trials, and the mean of model_s.
+
 Models: xgb (TVM's default: random scores for the first 100 measurements), xgb-early (trained from the first round on),
 random, ledg (pretrained), ledg-cold.
 """
@@ -164,12 +167,40 @@ def report(args: argparse.Namespace) -> None:
             }
         )  # fmt: skip
     args.report.parent.mkdir(parents=True, exist_ok=True)
-    args.report.write_text(json.dumps({"schema": 1, "runs": len(runs), "rows": rows}, indent=1) + "\n")
+    record = {"schema": 1, "runs": len(runs), "summary": summary(rows), "rows": rows}
+    args.report.write_text(json.dumps(record, indent=1) + "\n")
+    for row in record["summary"]:
+        print({name: round(value, 3) if isinstance(value, float) else value for name, value in row.items()})
     for row in rows:
         print(
             f"{row['workload']:28s}{row['trials']:4d} {row['model']:10s} final {row['final_ms']:8.3f} ms  "
             f"to xgb {row['trials_to_xgb']}  model {row['model_s']:.2f} s per round"
         )
+
+
+def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Per trials and model, over the workloads that xgb tuned too; see the module's docstring."""
+    found = []
+    reference = {(r["workload"], r["trials"]): r for r in rows if r["model"] == "xgb"}
+    for trials, model in sorted({(r["trials"], r["model"]) for r in rows}):
+        mine = [r for r in rows if (r["trials"], r["model"]) == (trials, model)]
+        pairs = [(r, reference[r["workload"], trials]) for r in mine if (r["workload"], trials) in reference]
+        if not pairs:
+            continue
+        ratios = {
+            "best_64": [r["best_ms_64"] / xgb["best_ms"] for r, xgb in pairs],
+            "best": [r["best_ms"] / xgb["best_ms"] for r, xgb in pairs],
+            "final": [r["final_ms"] / xgb["final_ms"] for r, xgb in pairs],
+        }
+        half = [t is not None and t <= trials // 2 for r, _ in pairs for t in r["trials_to_xgb"]]
+        found.append(
+            {
+                "model": model, "trials": trials, "workloads": len(pairs), "runs": len(half),
+                **{f"{name}_to_xgb": float(np.exp(np.mean(np.log(values)))) for name, values in ratios.items()},
+                "reached_by_half": float(np.mean(half)), "model_s": float(np.mean([r["model_s"] for r, _ in pairs])),
+            }
+        )  # fmt: skip
+    return found
 
 
 def best(run: dict[str, Any], trials: int) -> float:

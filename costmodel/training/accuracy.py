@@ -51,9 +51,9 @@ class Recipe:
         default_factory=lambda: ModelConfig(width=64, layers=3, dropout=0.0, window=WINDOW, head="direct")
     )
     members: int = 1
-    steps: int = 900
+    steps: int = 1500
     graphs: int = 64
-    lr: float = 2e-2
+    lr: float = 1e-2
     weight_decay: float = 0.02
     warmup: float = 0.1
     ema: float = 0.98

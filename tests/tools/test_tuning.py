@@ -69,7 +69,13 @@ def test_the_report_counts_trials_to_what_xgb_reached(tmp_path: Path, capsys: py
         (tmp_path / f"{model}.json").write_text(json.dumps(run))
     out = tmp_path / "report" / "online.json"
     report(argparse.Namespace(out=tmp_path, report=out))
-    rows = {row["model"]: row for row in json.loads(out.read_text())["rows"]}
+    record = json.loads(out.read_text())
+    over = {row["model"]: row for row in record["summary"]}
+    assert over["ledg"]["best_to_xgb"] == pytest.approx(3 / 4)
+    assert over["random"]["final_to_xgb"] == pytest.approx(8 / 4)
+    assert over["xgb"]["reached_by_half"] == 0
+    assert (over["ledg"]["runs"], over["ledg"]["workloads"]) == (1, 1)
+    rows = {row["model"]: row for row in record["rows"]}
     assert rows["ledg"]["trials_to_xgb"] == [2]
     assert rows["xgb"]["trials_to_xgb"] == [3]
     assert rows["random"]["trials_to_xgb"] == [None]
