@@ -18,6 +18,7 @@ def test_the_simpler_wins_unless_clearly_worse() -> None:
     simple, better = score("scale", noise + rng.normal(0, 0.01, 40)), score("operators", noise)
     assert pick([simple, better]).kind == "scale"
     assert pick([score("scale", noise * 2), better]).kind == "operators"
+    assert pick([score("scale", noise * 2), score("line", noise * 1.01), better]).kind == "operators"
 
 
 def test_samples_that_nothing_explains_change_nothing() -> None:
