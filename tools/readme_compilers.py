@@ -126,7 +126,7 @@ def compilers() -> str:
     if exists("provider"):
         counts = table("provider")["summary"]
         for name, c in counts.items():
-            if c["networks"]:
+            if c["networks"] and (name == "all" or c["networks"] < counts["all"]["networks"]):
                 lost = ", ".join(f"{k} {v:.1%}" for k, v in c["time_lost"].items())
                 lines.append(
                     f"- ONNX Runtime's CPU provider or OpenVINO, {name} networks: the faster one is picked for"
