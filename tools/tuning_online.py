@@ -167,7 +167,7 @@ def report(args: argparse.Namespace) -> None:
             }
         )  # fmt: skip
     args.report.parent.mkdir(parents=True, exist_ok=True)
-    record = {"schema": 1, "runs": len(runs), "summary": summary(rows), "rows": rows}
+    record: dict[str, Any] = {"schema": 1, "runs": len(runs), "summary": summary(rows), "rows": rows}
     args.report.write_text(json.dumps(record, indent=1) + "\n")
     for row in record["summary"]:
         print({name: round(value, 3) if isinstance(value, float) else value for name, value in row.items()})
