@@ -226,7 +226,7 @@ def repeatability() -> str:
         return ""
     f = table("repeatability")
     return (
-        f"`{f['command']}`, each network profiled in turn with other jobs on both cores: of {f['networks']},"
+        f"`{f['command']}`, each network profiled in turn on a shared machine: of {f['networks']},"
         f" {f['agree']} agree\nwithin 3 %, {f['flagged']} are flagged, neither: {f['neither']}. Median spread"
         f" {f['median_spread']:.1%}, largest {f['largest_spread']:.1%}; {f['flagged_measurements']} of"
         f" {f['measurements']} measurements are flagged.\n"
