@@ -20,8 +20,7 @@ MANY = 100
 """Samples from which one round of folds is enough, and hyperparameters are those of all samples."""
 
 SIMPLE = ("none", "scale")
-"""Kinds that stand where no other is surely better. With all kinds here, the simplest within one standard error, 20
-samples of the CPU of `results/samples` gave 15.1 %, and 12.1 with these, on networks outside the README's table."""
+"""Kinds that stand where no other is surely better."""
 
 COVERAGE = 0.9
 UNEXPLAINED = 0.7
