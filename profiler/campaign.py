@@ -12,6 +12,8 @@ from profiler.reference import slowdown
 from profiler.request import Measurement, Request
 
 ATTEMPTS = 3
+SLOWER = "slower-than-before"
+FASTER = "faster-since"
 QUIET = 0.03
 NOISY = 0.05
 AGREE = 0.03
@@ -25,7 +27,8 @@ class Campaign:
     3 % it is repeated in a fresh process, up to three attempts. What disturbs a measurement adds time and never takes
     any, so the fastest attempt counts whose median is known to 5 %. It is flagged "noisy" unless its spread is within
     3 %, or within 5 % and another attempt agrees to 3 %. It is refused if no median is known to 25 %. What disturbs
-    for minutes slows attempts alike: agreement alone proves nothing. Use it as a context manager.
+    for minutes slows attempts alike: agreement alone proves nothing, and so a measurement over 3 % slower than the same
+    was `before` is repeated and flagged too. Use it as a context manager.
     """
 
     def __init__(self, attempts: int = ATTEMPTS) -> None:
@@ -41,8 +44,8 @@ class Campaign:
     ) -> None:
         self._worker.close()
 
-    def measure(self, request: Request) -> Measurement:
-        """The best of up to three measurements.
+    def measure(self, request: Request, before: Sequence[float] = ()) -> Measurement:
+        """The best of up to three measurements; `before` are milliseconds of earlier ones of this request.
 
         Raises UnstableMeasurementError if every one's median is uncertain by more than 25 %; else as `Worker.run`.
         """
@@ -50,14 +53,15 @@ class Campaign:
         while len(tried) < self.attempts:
             tried.append(self._judged(self._worker.run(request)))
             best = best_of(tried)
-            if is_steady(best, tried):
+            slower = any(best.latency_ms > ms * (1 + AGREE) for ms in before)
+            if is_steady(best, tried) and not slower:
                 return best
         if best.half_width > REFUSED:
             raise UnstableMeasurementError(
                 f"{request.label}: the median of {len(tried)} measurements is uncertain by {best.half_width:.0%} at"
                 " best; close other programs, or use --cpus N --priority realtime"
             )
-        return dataclasses.replace(best, flags=(*best.flags, "noisy"))
+        return dataclasses.replace(best, flags=(*best.flags, "noisy", *((SLOWER,) if slower else ())))
 
     def _judged(self, found: Measurement) -> Measurement:
         """With its slowdown against the best reference times so far, which it may improve."""

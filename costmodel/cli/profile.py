@@ -290,21 +290,30 @@ class _Plan:
         self, campaign: Any, content: str | bytes, graph: Graph, source: Source, setting: Setting, size: int | None,
         facts: dict[str, Any], store: SampleStore,
     ) -> Sample | LedgCostError:  # fmt: skip
-        """The stored sample, or why there is none."""
+        """The stored sample, or why there is none. Earlier ones that it shows to have been too slow are flagged."""
         from dataclasses import replace
+
+        from profiler.campaign import AGREE, FASTER
 
         backend, precision = setting
         request = replace(
             self.base, model=content, name=source.name, backend=backend.name, precision=precision, batch=size
         )
+        earlier = [
+            s
+            for s in store.query(self.device, precision, backend.runtime(), graph.fingerprint, _batch(graph))
+            if "noisy" not in s.flags and s.environment.get("threads") == self.base.threads
+        ]
         try:
-            found = campaign.measure(request)
+            found = campaign.measure(request, [s.latency_ms for s in earlier])
         except BackendUnavailableError:
             raise
         except LedgCostError as error:
             return error
         sample: Sample = found.to_sample(graph.fingerprint, source.name, self.device, facts)
         store.add(sample, graph)
+        if "noisy" not in sample.flags:
+            store.flag((s for s in earlier if s.latency_ms > sample.latency_ms * (1 + AGREE)), "noisy", FASTER)
         return sample
 
 

@@ -90,6 +90,17 @@ class SampleStore:
                     self._insert_graph(db, graph)
         return added
 
+    def flag(self, samples: Iterable[Sample], *flags: str) -> None:
+        """Adds flags to samples of the store that lack them."""
+        with self._writing() as db:
+            for s in samples:
+                key = (s.fingerprint, s.device, s.precision, s.runtime, s.batch, s.measured_at)
+                db.execute(
+                    "UPDATE samples SET flags = ? WHERE fingerprint = ? AND device = ? AND precision = ?"
+                    " AND runtime = ? AND batch = ? AND measured_at = ?",
+                    (_json(tuple(dict.fromkeys((*s.flags, *flags)))), *key),
+                )
+
     def _insert(self, db: sqlite3.Connection, sample: Sample) -> int:
         row: dict[str, Any] = {name: getattr(sample, name) for name in _PLAIN}
         row["operators"] = zlib.compress(_json(sample.operators).encode()) if sample.operators else None
@@ -145,13 +156,13 @@ class SampleStore:
         return [_sample(row) for row in rows]
 
     def lookup(self, fingerprint: str, platform: Platform, batch: int | None = None) -> Sample | None:
-        """The newest sample of a graph on a platform, or None.
+        """The newest sample of a graph on a platform, one flagged noisy where there is no other, or None.
 
         A platform without a runtime version matches every version. The fingerprint covers all shapes, so `batch` only
         matters for graphs whose batch is not an axis.
         """
         found = self.query(platform.device.name, platform.precision.value, platform.runtime_label, fingerprint, batch)
-        return max(reversed(found), key=lambda sample: sample.measured_at) if found else None
+        return max(reversed(found), key=lambda s: ("noisy" not in s.flags, s.measured_at)) if found else None
 
     def graph(self, fingerprint: str) -> Graph:
         """The graph of a fingerprint. Raises DataError if the store has no such graph."""

@@ -72,6 +72,17 @@ def test_what_stays_noisy_is_flagged_and_the_fastest_certain_one_counts() -> Non
     assert found.flags == ("noisy",)
 
 
+def test_what_ran_faster_before_is_repeated() -> None:
+    made, worker = campaign(measurement(1.1), measurement(1.02))
+    found = made.measure(REQUEST, before=[1.0, 1.2])
+    assert (found.latency_ms, found.flags, worker.runs) == (1.02, (), 2)
+
+
+def test_what_ran_faster_before_and_stays_slow_is_flagged() -> None:
+    made, _ = campaign(*[measurement(1.1)] * 3)
+    assert made.measure(REQUEST, before=[1.0]).flags == ("noisy", "slower-than-before")
+
+
 def test_hopeless_ones_are_refused() -> None:
     made, _ = campaign(*[measurement(half_width=0.3)] * 3)
     with pytest.raises(UnstableMeasurementError, match=r"net.*uncertain by 30%.*--cpus"):

@@ -133,6 +133,18 @@ def test_lookup_takes_the_newest_of_any_version(store: SampleStore, make_sample:
     assert store.lookup(fingerprint, resolve("p4", "fp32", "tensorrt"), 1) is None
 
 
+def test_lookup_prefers_a_sample_that_is_not_noisy(store: SampleStore, make_sample: MakeSample) -> None:
+    old, new = (make_sample(measured_at=f"2026-01-0{i}T00:00:00+00:00", flags=()) for i in (1, 2))
+    store.add_many([(old, None), (new, None)])
+    platform = resolve(old.device, old.precision, old.runtime)
+    assert store.lookup(old.fingerprint, platform) == new
+    store.flag([new], "noisy", "noisy", "faster-since")
+    assert [s.flags for s in store.query()] == [(), ("noisy", "faster-since")]
+    assert store.lookup(old.fingerprint, platform) == old
+    store.flag([old], "noisy")
+    assert store.lookup(old.fingerprint, platform).measured_at == new.measured_at
+
+
 def test_environments_are_kept_once(store: SampleStore, make_sample: MakeSample, tmp_path: Path) -> None:
     for batch in range(1, 20):
         store.add(make_sample(batch=batch))

@@ -13,6 +13,8 @@ import onnx
 import pytest
 
 from costmodel.samples import SampleStore
+from profiler.backends import get_backend
+from profiler.request import Measurement, Request
 from tests.costmodel.cli.conftest import Run
 from tests.profiler.models import conv_net
 
@@ -71,6 +73,28 @@ def test_lists_and_families(ledg: Run, net: str, store: Path, tmp_path: Path) ->
     assert status == 0, err
     names = [s.name for s in SampleStore(store).query()]
     assert names == ["timm/net", "gen/nasbench201/3", "gen/nasbench201/4"]
+
+
+def test_a_measurement_is_held_against_earlier_ones(
+    ledg: Run, net: str, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two that differ by more than 3 % the slower one is flagged, whichever came first."""
+
+    def ran(self: object, request: Request) -> Measurement:
+        ms = times.pop(0)
+        return Measurement(
+            latency_ms=ms, p90_ms=ms, p99_ms=ms, cv=0.0, half_width=0.0, drift=0.0, repeats=9, precision="fp32",
+            runtime=get_backend("onnxruntime").runtime(), batch=1, threads=1,
+        )  # fmt: skip
+
+    times = [10.0, 8.0, 8.1, 8.8, 8.7, 8.6]
+    monkeypatch.setattr("profiler.isolation.Worker.run", ran)
+    for _ in range(4):
+        status, _, err = ledg("profile", net, "--store", store, "--again", *FAST)
+        assert status == 0, err
+    slower = ("noisy", "slower-than-before")
+    found = [(s.latency_ms, s.flags) for s in SampleStore(store).query()]
+    assert found == [(10.0, ("noisy", "faster-since")), (8.0, ()), (8.1, ()), (8.6, slower)]
 
 
 def test_a_failure_does_not_stop_the_rest(ledg: Run, net: str, store: Path, tmp_path: Path) -> None:
