@@ -7,6 +7,7 @@ model.safetensors  the same weights for training and fine-tuning
 language/          sentence table and student encoder
 calibration.json   half-widths of the interval
 familiar.npz       vectors of training networks, to tell what is unlike them
+correction.npz     trees for what the network leaves over on measured platforms; not in every bundle
 card.md            what it was trained on and how it did
 """
 
@@ -23,7 +24,7 @@ from costmodel.errors import BundleVersionError, CorruptBundleError
 from costmodel.features import COLUMNS
 from costmodel.prompts import TEMPLATE_VERSION
 
-BUNDLE_FORMAT = 2
+BUNDLE_FORMAT = 3
 ENCODE, HEAD, WEIGHTS = "encode.onnx", "head.onnx", "model.safetensors"
 RELEASED = Path(__file__).parent / "bundle_v1"
 ENOUGH = 30

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from costmodel.bundle import ENCODE, HEAD, RELEASED, Bundle
+from costmodel.correction import FILE as CORRECTION
+from costmodel.correction import Correction
 from costmodel.embedding import SentenceEncoder
 from costmodel.estimates import Estimate, Prepared, assemble, physical_bound_ms
 from costmodel.familiarity import FILE as FAMILIAR
@@ -71,6 +73,10 @@ class LeDGFormerModel:
     @cached_property
     def _familiar(self) -> Familiar:
         return Familiar.from_bytes(self.bundle.read(FAMILIAR))
+
+    @cached_property
+    def _correction(self) -> Correction:
+        return Correction.from_bytes(self.bundle.read(CORRECTION))
 
     @cached_property
     def _encoder(self) -> onnxruntime.InferenceSession:
@@ -230,12 +236,35 @@ class LeDGFormerModel:
                 times = roofline_times(columns, np.stack([s.rates for s in seen])[:, None])
                 log_latency, share = through_kin(seen, log_latency, share, times, read, starts)
             weight = np.array([[s.roofline_share] for s in seen], np.float32)
+            left = self._left_over(encoded, seen, log_latency, times, starts)
+            if left is not None:
+                log_latency, share = log_latency + left, share * np.exp(left[:, owner])
             if weight.any():
                 own = np.exp(times[:, :, -1])
                 roofline = np.add.reduceat(own, starts, axis=1)
                 log_latency = (1 - weight) * log_latency + weight * np.log(roofline)
                 share = share ** (1 - weight) * own**weight
             yield seen, log_latency, share, times
+
+    def _left_over(
+        self, encoded: Sequence[Encoded], seen: Sequence[Seen], log_latency: np.ndarray, times: np.ndarray,
+        starts: np.ndarray,
+    ) -> np.ndarray | None:  # fmt: skip
+        """(P, graphs) what the correction adds to ln of latency; None where it speaks for nothing."""
+        known = [(i, s.correctable) for i, s in enumerate(seen) if s.correctable is not None]
+        if not known:
+            return None
+        operator = np.array([len(e.prepared.features) == 1 for e in encoded])
+        wholes = [self._correction.whole(e.prepared.features) for e in encoded]
+        found = np.zeros(log_latency.shape, np.float32)
+        for i, told in known:
+            at = np.flatnonzero(np.where(operator, told.operators, told.networks))
+            if len(at):
+                roofline = np.log(np.add.reduceat(np.exp(times[i, :, -1]), starts))
+                found[i, at] = self._correction(
+                    [wholes[k] for k in at], told.rates, told.channel, log_latency[i, at], roofline[at]
+                )
+        return found
 
     def _wide(self, encoded: Encoded) -> float:
         """Half-width in ln for a network unlike those of training; 0 for others, and where it was never measured."""

@@ -31,7 +31,9 @@ class Reading:
 class Seen:
     """A platform as the network reads it: its own rates (7,), itself and its kin; the roofline's weight in the ln of
     its latencies; where its estimates come from, in words, with the interval's half-width in ln, for single operators
-    apart; what fine-tuning learned of it, and remarks."""
+    apart; what fine-tuning learned of it, and remarks.
+
+    `correctable`: None, or how the correction is told of it, and whether it speaks for networks and for operators."""
 
     platform: Platform
     rates: np.ndarray
@@ -41,6 +43,18 @@ class Seen:
     operator_width: float
     overlay: overlays.Overlay | None
     remarks: tuple[str, ...]
+    correctable: Correctable | None
+
+
+@dataclass(frozen=True)
+class Correctable:
+    """A platform that training measured, as `Correction` is told of it: rates (7,) and channel (f,); and whether it was
+    measured with networks and with single operators."""
+
+    rates: np.ndarray
+    channel: np.ndarray
+    networks: bool
+    operators: bool
 
 
 class Reader:
@@ -66,7 +80,8 @@ class Reader:
         found = self._platforms.get(platform.name)
         if found is None or (found.platform is not platform and found.platform != platform):
             overlay, remark = overlays.find(platform, self.bundle) if self.overlaid else (None, "")
-            read_as, key = self._as_trained(overlay.as_measured(platform) if overlay else platform)
+            told = overlay.as_measured(platform) if overlay else platform
+            read_as, key = self._as_trained(told)
             kin = self._kin(read_as)
             standing, operator_width, share = self._standing(platform)
             if overlay:
@@ -76,7 +91,7 @@ class Reader:
                 standing = f"{standing[0]} and from {' and '.join(devices)}", standing[1]
             found = Seen(
                 platform, platform_rates(read_as), tuple(self._read(*k) for k in [(read_as, key), *kin]), share,
-                standing, operator_width, overlay, (remark,) if remark else (),
+                standing, operator_width, overlay, (remark,) if remark else (), self._correctable(told),
             )  # fmt: skip
             self._platforms[platform.name] = found
         return found
@@ -110,14 +125,24 @@ class Reader:
 
         return [(found[key], key) for key in nearest(platform, trained, resolved)]
 
-    def _as_trained(self, platform: Platform) -> tuple[Platform, str]:
+    def _correctable(self, platform: Platform) -> Correctable | None:
+        read_as, key = self._as_trained(platform, "corrected")
+        if not key:
+            return None
+        enough = (self.bundle.platforms[key][what] >= ENOUGH for what in ("networks", "operators"))
+        return Correctable(platform_rates(read_as), platform_channel(read_as), *enough)
+
+    def _as_trained(self, platform: Platform, among: str = "identities") -> tuple[Platform, str]:
         """The platform, and its key among those with an identity, or "". A runtime without a version stands for the
-        version that was measured most. A sheet of other numbers than training's has no identity."""
-        trained: dict[str, str] = self.bundle.config["training"]["identities"]
+        version that was measured most. A sheet of other numbers than training's has no identity.
+
+        among  "identities", or "corrected" for the platforms that the correction knows
+        """
+        trained: dict[str, str] = self.bundle.config["training"][among]
         label = platform.runtime_label
         if not platform.runtime_version:
             versions = {
-                r: self.bundle.platforms[key]["networks"] for key in trained
+                r: tuple(self.bundle.platforms[key].values()) for key in trained
                 for d, p, r in [key.split("|")]
                 if (d, p, parse_runtime(r)[0]) == (platform.device.name, platform.precision.value, platform.runtime)
             }  # fmt: skip

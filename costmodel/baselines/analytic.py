@@ -7,13 +7,13 @@ from itertools import combinations
 
 import numpy as np
 
+from costmodel import aggregates
 from costmodel.baselines import Predict
 from costmodel.baselines.statistics import totals
-from costmodel.features import COLUMNS, platform_rates, rescale, roofline_times
+from costmodel.features import platform_rates, rescale, roofline_times
 from costmodel.platforms import resolve
 from costmodel.training.corpus import Corpus
 
-_AT = {name: i for i, name in enumerate(COLUMNS)}
 FLOPS, BYTES, CONSTANT = 0, 1, 2
 ENOUGH, MOST = 10, 4000
 """Rows of a platform from which a line is fitted, and how many of them at most."""
@@ -55,9 +55,7 @@ def ideal_times(corpus: Corpus, rows: np.ndarray) -> np.ndarray:
     """(n, 3): whole-graph FLOPs over peak and bytes over bandwidth, both in ms, and 1."""
     rates = np.stack([platform_rates(resolve(*p)) for p in corpus.platforms])[corpus.row_platform[rows]]
     total = totals(corpus, rows)
-    elements = total[:, _AT["read"]] + total[:, _AT["write"]] + total[:, _AT["weights"]]
-    moved = elements * rates[:, 5] + total[:, _AT["index"]]
-    return np.stack([total[:, _AT["flops"]] / rates[:, 1], moved / rates[:, 3], np.ones(len(rows))], 1)
+    return np.stack([*aggregates.ideal_times(total, rates).T[:2], np.ones(len(rows))], 1)
 
 
 def fit_line(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from costmodel.aggregates import network_features
 from costmodel.features import COLUMNS, platform_channel, platform_rates, rescale
 from costmodel.platforms import resolve
 from costmodel.training.corpus import Corpus
 
-_AT = {name: i for i, name in enumerate(COLUMNS)}
-_SUMMED = [_AT[c] for c in COLUMNS if c not in ("parallel", "channels_in", "channels_out")]
-_LARGEST = [_AT[c] for c in ("flops", "read", "write", "weights", "parallel", "channels_in", "channels_out")]
 MOST_SENTENCES = 48
 """Operator sentences, the commonest in training, that are counted one by one."""
 
@@ -54,25 +52,12 @@ class Statistics:
         used, place = np.unique(graph, return_inverse=True)
         sums, largest, counts = self._graphs(used)
         factor = c.row_batch[rows] / c.batch[graph]
-        scaled = rescale(sums[place], factor)
         platforms = [resolve(*p) for p in c.platforms]
-        rates = np.stack([platform_rates(p) for p in platforms])[c.row_platform[rows]]
-        elements = scaled[:, _AT["read"]] + scaled[:, _AT["write"]] + scaled[:, _AT["weights"]]
-        moved = elements * rates[:, 5] + scaled[:, _AT["index"]]
-        work, launch = scaled[:, _AT["flops"]], scaled[:, _AT["launch"]]
-        times = np.stack([work / rates[:, 1], moved / rates[:, 3], launch * rates[:, 4]], 1)
-        return np.concatenate(
-            [
-                np.log2(1 + scaled[:, _SUMMED]),
-                np.log2(1 + rescale(largest[place], factor)[:, _LARGEST]),
-                counts[place],
-                np.log2(c.row_batch[rows, None]),
-                np.log2(np.maximum(times, 1e-7)),
-                np.stack([platform_channel(p) for p in platforms])[c.row_platform[rows]],
-            ],
-            1,
-            dtype=np.float32,
+        rates, channel = (
+            np.stack([read(p) for p in platforms])[c.row_platform[rows]] for read in (platform_rates, platform_channel)
         )
+        scaled, most = (rescale(of[place], factor) for of in (sums, largest))
+        return network_features(scaled, most, counts[place], c.row_batch[rows], rates, channel)
 
     def _graphs(self, graphs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(G, COLUMNS) sums, (G, COLUMNS) largest values, (G, sentences + 1) counts of nodes."""

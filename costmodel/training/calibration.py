@@ -15,6 +15,7 @@ from costmodel.kin import KIN, nearest, weights
 from costmodel.metrics import mape
 from costmodel.platforms import parse_runtime, resolve
 from costmodel.training.corpus import Corpus
+from costmodel.training.correct import corrected
 from costmodel.training.export import conformal_quantile
 from costmodel.training.loop import network_rows, predict_rows, thin
 from costmodel.training.run import Run
@@ -38,6 +39,7 @@ def calibrate(run: Run, elsewhere: Mapping[str, Any] | None = None) -> dict[str,
     """
     corpus, batches = run.corpus, run.trainer.batches
     y, p, r = predict_rows(run.network, batches, thin(corpus, run.rows.val, 1000, seed=1))
+    p = corrected(run, r, p)
     network = np.isin(r, network_rows(corpus, r))
     key = np.array(keys(run))[corpus.row_platform[r]]
     own = {str(k): np.flatnonzero(network & (key == k)) for k in np.unique(key)}

@@ -27,7 +27,7 @@ from costmodel.training.folds import (
     neusight,
     unseen_shapes,
 )
-from costmodel.training.loop import CONFIGS, TrainConfig, network_rows, predict_rows, thin
+from costmodel.training.loop import CONFIGS, TrainConfig, network_rows, thin
 from costmodel.training.run import Run, Say, drawn_rows, familiar, graph_vectors, train
 from costmodel.training.tables import Answer, Learned, average, in_order, interval, tabulate
 
@@ -159,8 +159,7 @@ def new_families(
     half = {}
     for name, rows in (("known_platform", fold.rows.val), ("new_family", fold.rows.val_device)):
         rows = thin(corpus, rows, 1000, seed=1)
-        y, p, _ = predict_rows(run.network, run.trainer.batches, rows)
-        half[name] = round(conformal_quantile(y, p), 4)
+        half[name] = round(conformal_quantile(corpus.row_ms[rows], in_order(run, rows)), 4)
     rule = familiar(run)
     table: dict[str, dict[str, dict[str, float]]] = {}
     for name, rows, width in (

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from costmodel import familiarity
 from costmodel.bundle import BUNDLE_FORMAT, ENCODE, HEAD, WEIGHTS
+from costmodel.correction import FILE as CORRECTION
+from costmodel.correction import Correction
 from costmodel.embedding import extend_table
 from costmodel.familiarity import Familiar
 from costmodel.features import COLUMNS
@@ -100,6 +102,7 @@ def write_bundle(
     summary: Mapping[str, Any],
     card: str,
     familiar: Familiar,
+    correction: Correction | None,
 ) -> None:
     """Writes the whole bundle. `language` holds the sentence table and the student; `trained` sentences and
     their embeddings (n, t) are added to the table; `summary` tells of the run."""
@@ -112,6 +115,9 @@ def write_bundle(
     (folder / "calibration.json").write_text(json.dumps(calibration, indent=1) + "\n")
     (folder / "card.md").write_text(card)
     (folder / familiarity.FILE).write_bytes(familiar.to_bytes())
+    (folder / CORRECTION).unlink(missing_ok=True)
+    if correction is not None:
+        (folder / CORRECTION).write_bytes(correction.to_bytes())
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "config.json")
     config = {
         "format": BUNDLE_FORMAT,

@@ -93,7 +93,7 @@ def ablation(
             varied = replace(varied, model=replace(varied.model, **changes))
             reader = encoder + RANDOM if name == "random language model" else encoder
             place = folder / f"ablation-{config}-{name.replace(' ', '-')}"
-            models[name] = Learned(corpus, varied, cache, place, reader, say)
+            models[name] = Learned(corpus, varied, cache, place, reader, say, corrects=False)
         found = tabulate(
             corpus,
             folds,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from costmodel.correction import Correction
 from costmodel.familiarity import Familiar
 from costmodel.finetune.overlay import sheet_id
 from costmodel.metrics import summary
@@ -25,6 +27,7 @@ from costmodel.platforms import (
 from costmodel.prompts import platform_sentence
 from costmodel.training.batches import Batches
 from costmodel.training.corpus import MEASURED, Corpus, LoadGraph, build_corpus, read_corpus
+from costmodel.training.correct import correctable_platforms, corrected, correction
 from costmodel.training.embeddings import embed
 from costmodel.training.export import write_bundle
 from costmodel.training.loop import Rows, TrainConfig, Trainer, network_rows, predict_rows, thin
@@ -35,16 +38,22 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Run:
-    """A finished training run."""
+    """A finished training run; without `corrects` its answers are the network's alone."""
 
     trainer: Trainer
     network: LeDGFormer
     corpus: Corpus
+    corrects: bool = True
 
     @property
     def rows(self) -> Rows:
         """The corpus's rows by use."""
         return self.trainer.rows
+
+    @cached_property
+    def correction(self) -> Correction | None:
+        """What trees add to the network's answers; fitted when it is first asked for."""
+        return correction(self) if self.corrects else None
 
 
 def prepare(data: Path, cache: Path, load: LoadGraph, say: Say) -> Corpus:
@@ -155,6 +164,7 @@ def validation(run: Run) -> dict[str, Any]:
     """MAPE, Acc(10 %) and Spearman of each source on validation graphs."""
     rows = thin(run.corpus, run.rows.val, 1000, seed=1)
     y, p, r = predict_rows(run.network, run.trainer.batches, rows)
+    p = corrected(run, r, p)
     source = run.corpus.row_source[r]
     return {run.corpus.sources[s]: summary(y[source == s], p[source == s]) for s in np.unique(source)}
 
@@ -170,7 +180,7 @@ def release(run: Run, folder: Path, language: Path, calibration: Mapping[str, An
         "platforms": _platforms(run), "own": "; our own" if MEASURED in corpus.sources else "",
         "named_runtimes": sorted(named) if (named := run.trainer.batches.named) is not None else None,
         "identities": {key: sheet_id(resolve(*key.split("|"))) for key in run.trainer.known},
-        "validation": figures, "sentences": _sentences(run),
+        "corrected": _corrected(run), "validation": figures, "sentences": _sentences(run),
     }  # fmt: skip
     torch.manual_seed(0)
     example = run.trainer.batches.pack(run.trainer.batches.items(run.rows.val[:2000])[:3])
@@ -184,8 +194,25 @@ def release(run: Run, folder: Path, language: Path, calibration: Mapping[str, An
     )
     facts = card(summary_, calibration)
     write_bundle(
-        folder, run.network, example, language, (sentences, vectors), calibration, summary_, facts, familiar(run)
+        folder,
+        run.network,
+        example,
+        language,
+        (sentences, vectors),
+        calibration,
+        summary_,
+        facts,
+        familiar(run),
+        run.correction,
     )
+
+
+def _corrected(run: Run) -> dict[str, str]:
+    """The platforms whose answers the trees correct, with their sheets."""
+    if run.correction is None:
+        return {}
+    known = np.flatnonzero(correctable_platforms(run.corpus, run.rows.train).any(0))
+    return {"|".join(p): sheet_id(resolve(*p)) for p in (run.corpus.platforms[i] for i in known)}
 
 
 def _platforms(run: Run) -> dict[str, dict[str, int]]:

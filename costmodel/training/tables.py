@@ -16,6 +16,7 @@ from costmodel.baselines.analytic import roofline
 from costmodel.metrics import summary
 from costmodel.training.calibration import AS_TOLD, UnseenReading, calibrate, mixed, roofline_shares, unseen_answers
 from costmodel.training.corpus import Corpus
+from costmodel.training.correct import corrected
 from costmodel.training.folds import Fold
 from costmodel.training.loop import TrainConfig
 from costmodel.training.run import Run, Say, train
@@ -28,7 +29,7 @@ Answer = Callable[[Fold, int], np.ndarray]
 
 @dataclass(frozen=True)
 class Learned:
-    """LeDG-Former under one configuration as a model of the tables."""
+    """LeDG-Former under one configuration as a model of the tables; without `corrects` the network alone."""
 
     corpus: Corpus
     config: TrainConfig
@@ -36,6 +37,7 @@ class Learned:
     folder: Path
     encoder: str
     say: Say
+    corrects: bool = True
 
     def __call__(self, fold: Fold, seed: int) -> np.ndarray:
         """Trains the fold, or reads what was kept of it."""
@@ -46,6 +48,7 @@ class Learned:
         self.say(f"{folder.relative_to(self.folder.parent)}: {len(fold.rows.train)} rows train")
         config = replace(self.config, seed=seed)
         run = train(self.corpus, config, self.cache, folder, self.encoder, self.say, fold.rows, fold.left_out)
+        run = replace(run, corrects=self.corrects)
         reading, share = AS_TOLD, None
         if fold.left_out and len(fold.rows.val_device) and config.augmentation.generic:
             found = calibrate(run)
@@ -59,7 +62,7 @@ def in_order(
     run: Run, rows: np.ndarray, reading: UnseenReading = AS_TOLD, share: np.ndarray | None = None
 ) -> np.ndarray:
     """(n,) predictions in ms of rows, in their order; `share` (platforms,) as `roofline_shares`."""
-    p = unseen_answers(run, rows, reading)
+    p = corrected(run, rows, unseen_answers(run, rows, reading))
     weight = np.zeros(len(rows)) if share is None else share[run.corpus.row_platform[rows]]
     at = np.flatnonzero(weight)
     p[at] = mixed(p[at], roofline(run.corpus, rows[at]), weight[at])

@@ -48,12 +48,12 @@ TINY = TrainConfig(
 )  # fmt: skip
 
 
-def net(width: int, depth: int) -> Graph:
+def net(width: int, depth: int, batch: int = 1) -> Graph:
     b = GraphBuilder(f"net{width}x{depth}")
-    x = b.input((1, width))
+    x = b.input((batch, width))
     for _ in range(depth):
-        y = b.node("Gemm", [x, b.param((width, width)), b.param((width,))], (1, width), transA=0, transB=1)
-        x = b.node("Add", [b.node("Relu", [y], (1, width)), x], (1, width))
+        y = b.node("Gemm", [x, b.param((width, width)), b.param((width,))], (batch, width), transA=0, transB=1)
+        x = b.node("Add", [b.node("Relu", [y], (batch, width)), x], (batch, width))
     return b.build([x])
 
 
