@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -91,15 +92,14 @@ class Correction:
         )  # fmt: skip
 
     def __call__(
-        self, wholes: list[Whole], rates: np.ndarray, channel: np.ndarray, log_ms: np.ndarray, log_roofline: np.ndarray
-    ) -> np.ndarray:
-        """(G,) to add to ln of latency: of graphs on one platform, rates (7,) and channel (f,), whose answers in ln of
-        ms are log_ms (G,) beside the roofline's log_roofline (G,)."""
-        n = len(wholes)
+        self, wholes: Sequence[Whole], rates: np.ndarray, channel: np.ndarray, log_ms: np.ndarray,
+        log_roofline: np.ndarray,
+    ) -> np.ndarray:  # fmt: skip
+        """(n,) to add to ln of latency: of n graphs on platforms of rates (n, 7) and channel (n, f), whose answers in
+        ln of ms are log_ms (n,) beside the roofline's log_roofline (n,)."""
         told = network_features(
             np.stack([w.sums for w in wholes]), np.stack([w.largest for w in wholes]),
-            np.stack([w.counts for w in wholes]), np.array([w.batch for w in wholes], np.float64),
-            np.broadcast_to(rates, (n, len(rates))), np.broadcast_to(channel, (n, len(channel))),
+            np.stack([w.counts for w in wholes]), np.array([w.batch for w in wholes], np.float64), rates, channel,
         )  # fmt: skip
         return self.trees(with_answers(told, log_ms, log_roofline))
 

@@ -252,18 +252,23 @@ class LeDGFormerModel:
     ) -> np.ndarray | None:  # fmt: skip
         """(P, graphs) what the correction adds to ln of latency; None where it speaks for nothing."""
         known = [(i, s.correctable) for i, s in enumerate(seen) if s.correctable is not None]
-        if not known:
-            return None
         operator = np.array([len(e.prepared.features) == 1 for e in encoded])
-        wholes = [self._correction.whole(e.prepared.features) for e in encoded]
+        pairs = [
+            (i, told, g)
+            for i, told in known
+            for g in np.flatnonzero(np.where(operator, told.operators, told.networks)).tolist()
+        ]
+        if not pairs:
+            return None
+        platforms, told, graphs = zip(*pairs, strict=True)
+        at = list(platforms), list(graphs)
+        wholes = {g: self._correction.whole(encoded[g].prepared.features) for g in set(graphs)}
+        roofline = np.log(np.add.reduceat(np.exp(times[:, :, -1]), starts, axis=1))
         found = np.zeros(log_latency.shape, np.float32)
-        for i, told in known:
-            at = np.flatnonzero(np.where(operator, told.operators, told.networks))
-            if len(at):
-                roofline = np.log(np.add.reduceat(np.exp(times[i, :, -1]), starts))
-                found[i, at] = self._correction(
-                    [wholes[k] for k in at], told.rates, told.channel, log_latency[i, at], roofline[at]
-                )
+        found[at] = self._correction(
+            [wholes[g] for g in graphs], np.stack([t.rates for t in told]), np.stack([t.channel for t in told]),
+            log_latency[at], roofline[at],
+        )  # fmt: skip
         return found
 
     def _wide(self, encoded: Encoded) -> float:

@@ -14,7 +14,15 @@ import pytest
 from costmodel.bundle import RELEASED, WEIGHTS, Bundle
 from costmodel.errors import CorruptBundleError
 from costmodel.familiarity import FILE, Familiar
-from costmodel.features import PLATFORM_FEATURES, extract, numeric_channel, platform_rates, roofline_times, statistics
+from costmodel.features import (
+    PLATFORM_FEATURES,
+    extract,
+    numeric_channel,
+    platform_channel,
+    platform_rates,
+    roofline_times,
+    statistics,
+)
 from costmodel.ir import DType, Graph, GraphBuilder
 from costmodel.platforms import resolve
 from costmodel.predictor import LeDGFormerModel, load
@@ -31,6 +39,7 @@ def test_onnxruntime_equals_torch() -> None:
 
     model = LeDGFormerModel()
     model.bundle.calibration["roofline_share"] = dict.fromkeys(("new_platform", "new_runtime"), 0.0)
+    model.bundle.config["training"]["corrected"] = {}
     network = LeDGFormer(ModelConfig(**model.bundle.config["model"])).eval()
     network.load_state_dict(load_file(RELEASED / WEIGHTS))
     graph = small_net(4)
@@ -182,6 +191,28 @@ def test_the_roofline_has_the_say_that_calibration_gives_it(tmp_path: Path) -> N
     middle = np.sqrt(found[0.0][0].latency_ms * found[1.0][0].latency_ms)
     assert found[0.5][0].latency_ms == pytest.approx(middle, rel=1e-4)
     assert found[0.0][1].latency_ms == found[1.0][1].latency_ms
+
+
+def test_trees_correct_what_the_network_answers_for_measured_platforms() -> None:
+    model, plain = LeDGFormerModel(), LeDGFormerModel()
+    plain.bundle.config["training"]["corrected"] = {}
+    known, any_version = (resolve("rtx3090", "fp16", r) for r in ("pytorch-eager-2.4.0", "pytorch-eager"))
+    faster = replace(known, device=replace(known.device, bandwidth_gbs=2 * known.device.bandwidth_gbs))
+    platforms = [known, any_version, resolve("b200", "fp16", "tensorrt"), faster]
+    encoded = model.encode_many([wide_net(2), wide_net(16)])
+    after, before = (np.log(m.latencies(encoded, platforms)) for m in (model, plain))
+    whole = [model._correction.whole(e.prepared.features) for e in encoded]
+    rates, channel = (np.stack([read(known)] * 2) for read in (platform_rates, platform_channel))
+    times = [roofline_times(e.prepared.features.columns, platform_rates(known))[:, -1] for e in encoded]
+    bound = np.log([np.exp(t).sum() for t in times])
+    left = model._correction(whole, rates, channel, before[:, 0], bound)
+    assert np.abs(left).max() > 1e-3
+    np.testing.assert_allclose(after[:, 0] - before[:, 0], left, atol=1e-5)
+    np.testing.assert_array_equal(after[:, 1], after[:, 0])
+    np.testing.assert_array_equal(after[:, 2:], before[:, 2:])
+    answer = model.answer(encoded[0], [known])[0]
+    assert answer.latency_ms == pytest.approx(np.exp(after[0, 0]), rel=1e-6)
+    assert sum(node.latency_ms for node in answer.operators) == pytest.approx(answer.latency_ms)
 
 
 def test_a_measured_platform_is_recognised_by_its_sheet() -> None:

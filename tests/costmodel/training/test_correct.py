@@ -72,6 +72,6 @@ def test_inference_tells_the_trees_what_training_told_them(run: Run, corpus: Cor
         platform = resolve(*corpus.platforms[corpus.row_platform[row]])
         whole = run.correction.whole(features)
         found += run.correction(
-            [whole], platform_rates(platform), platform_channel(platform), np.log([ms]), np.log([bound])
+            [whole], platform_rates(platform)[None], platform_channel(platform)[None], np.log([ms]), np.log([bound])
         ).tolist()
     np.testing.assert_allclose(found, expected, atol=1e-5)
