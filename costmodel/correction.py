@@ -56,18 +56,22 @@ class Trees:
         return np.concatenate([np.zeros(0), *(self._block(x[at : at + BLOCK]) for at in range(0, len(x), BLOCK))])
 
     def _block(self, x: np.ndarray) -> np.ndarray:
-        row = np.arange(len(x))[:, None]
-        at = np.broadcast_to(self.roots, (len(x), len(self.roots)))
+        roots, feature, sides = self._places
+        cells, width = np.ascontiguousarray(x).ravel(), x.shape[1]
+        row = np.repeat(np.arange(len(x)) * width, len(roots))
+        at = np.tile(roots, len(x))
         while True:
-            below = self._sides[2 * at + (x[row, self.feature[at]] <= self.threshold[at])]
+            right = cells.take(row + feature.take(at)) > self.threshold.take(at)
+            below = sides.take(2 * at + right)
             if np.array_equal(below, at):
-                return np.asarray(self.base + self.value[at].sum(1, dtype=np.float64))
+                return np.asarray(self.base + self.value.take(at).reshape(len(x), -1).sum(1, dtype=np.float64))
             at = below
 
     @cached_property
-    def _sides(self) -> np.ndarray:
-        """Right and left of each node in turn."""
-        return np.stack([self.right, self.left], 1).ravel()
+    def _places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Roots, features, and left and right of each node in turn, all as NumPy indexes fastest."""
+        sides = np.stack([self.left, self.right], 1).ravel()
+        return self.roots.astype(np.intp), self.feature.astype(np.intp), sides.astype(np.intp)
 
 
 @dataclass(frozen=True)
