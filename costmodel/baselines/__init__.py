@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 Predict = Callable[[np.ndarray], np.ndarray]
 """Rows of the corpus (n,) → latency in ms (n,)."""
-Fit = Callable[[Corpus, np.ndarray, np.ndarray, int], Predict]
-"""(corpus, training rows, rows that select, seed) → predictor."""
+Fit = Callable[..., Predict]
+"""(corpus, training rows, rows that select, seed, options by name) → predictor."""
 
 _HOMES = {
     "roofline": ("analytic", "fit_roofline"),
@@ -38,23 +38,25 @@ _HOMES = {
 BASELINES = tuple(_HOMES)
 
 
-def fit(name: str, corpus: Corpus, train: np.ndarray, select: np.ndarray, seed: int = 0) -> Predict:
+def fit(name: str, corpus: Corpus, train: np.ndarray, select: np.ndarray, seed: int = 0, **options: int) -> Predict:
     """The baseline of that name (one of `BASELINES`), fitted.
 
     train, select  row indices; what is chosen (number of trees, step of training) is chosen on `select`, on `train`
                    where that is empty
+    options        of NN-Former: `steps` of training
 
     Raises KeyError for another name, DataError without training rows, BackendUnavailableError without its package.
     """
     module, function = _HOMES[name]
     fitter: Fit = getattr(importlib.import_module(f"costmodel.baselines.{module}"), function)
-    return fitter(corpus, train, select, seed)
+    return fitter(corpus, train, select, seed, **options)
 
 
-def answer(name: str, corpus: Corpus) -> Callable[[Fold, int], np.ndarray]:
-    """The baseline as a model of the protocols' tables: (fold, seed) → predictions of `fold.rows.test`."""
+def answer(name: str, corpus: Corpus, **options: int) -> Callable[[Fold, int], np.ndarray]:
+    """The baseline as a model of the protocols' tables: (fold, seed) → predictions of `fold.rows.test`; options as
+    `fit`."""
 
     def predict(fold: Fold, seed: int) -> np.ndarray:
-        return fit(name, corpus, fold.rows.train, fold.rows.val, seed)(fold.rows.test)
+        return fit(name, corpus, fold.rows.train, fold.rows.val, seed, **options)(fold.rows.test)
 
     return predict

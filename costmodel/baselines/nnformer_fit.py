@@ -41,13 +41,19 @@ class Recipe:
     evaluations: int = 8
 
 
-def fit(corpus: Corpus, train: np.ndarray, select: np.ndarray, seed: int, recipe: Recipe = Recipe()) -> Predict:
+def fit(
+    corpus: Corpus, train: np.ndarray, select: np.ndarray, seed: int, recipe: Recipe = Recipe(),
+    steps: int | None = None,
+) -> Predict:  # fmt: skip
     """The network trained on `train`, at the step that did best on `select`; the last one where that is empty.
+
+    steps  of training, in place of the recipe's
 
     Raises DataError without training rows.
     """
     if not len(train):
         raise DataError("no rows to train on; measure some networks of the training side first")
+    recipe = replace(recipe, steps=steps or recipe.steps)
     torch.manual_seed(seed)
     codes = operator_codes(corpus, train)
     nothing = [""] * len(corpus.platforms), np.zeros((len(corpus.platforms), 1))

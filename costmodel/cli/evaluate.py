@@ -61,7 +61,9 @@ class Setting:
 )
 @click.option("--config", "configs", multiple=True, default=("default",), show_default=True)
 @click.option("--seeds", default=3, show_default=True)
-@click.option("--steps", type=click.IntRange(1), help="Training steps of a fold. [default: the protocol's]")
+@click.option(
+    "--steps", type=click.IntRange(1), help="Training steps of a fold, of NN-Former too. [default: the protocol's]"
+)
 @click.option("--devices", help="Of cross-device, in place of all; t4:operators leaves out T4's networks alone.")
 @click.option(
     "--baseline",
@@ -193,7 +195,8 @@ def _nnlqp(setting: Setting) -> Result:
     if setting.protocol == "ablation":
         record = protocols.ablation(corpus, seeds, *places, steps=setting.steps)
     else:
-        more = {name: answer(name, corpus) for name in setting.baselines}
+        steps = setting.steps or protocols.STEPS[setting.protocol]
+        more = {n: answer(n, corpus, **({"steps": steps} if n == "NN-Former" else {})) for n in setting.baselines}
         record = protocols.nnlqp(setting.protocol, corpus, seeds, *places, more, setting.steps)
     return record, _tables(record, "family")
 

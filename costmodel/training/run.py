@@ -180,7 +180,8 @@ def release(run: Run, folder: Path, language: Path, calibration: Mapping[str, An
         "platforms": _platforms(run), "own": "; our own" if MEASURED in corpus.sources else "",
         "named_runtimes": sorted(named) if (named := run.trainer.batches.named) is not None else None,
         "identities": {key: sheet_id(resolve(*key.split("|"))) for key in run.trainer.known},
-        "corrected": _corrected(run), "validation": figures, "sentences": _sentences(run),
+        "trees": len(run.correction.trees.roots) if run.correction else 0, "corrected": _corrected(run),
+        "validation": figures, "sentences": _sentences(run),
     }  # fmt: skip
     torch.manual_seed(0)
     example = run.trainer.batches.pack(run.trainer.batches.items(run.rows.val[:2000])[:3])
@@ -248,6 +249,7 @@ def card(facts: Mapping[str, Any], calibration: Mapping[str, Any]) -> str:
         "- Split: 80/10/10 % of graphs by fingerprint; published test graphs stay out. "
         + ("Four test and three validation devices were held out." if facts["hold_out"] else "All devices train."),
         f"- Seed {facts['seed']}, {facts['steps']} steps, step {facts['selected_step']} selected on validation graphs.",
+        f"- {facts['trees']} boosted trees correct the answers for {len(facts['corrected'])} measured platforms.",
         f"- Interval: 90 % nominal, half-widths in ln(latency) {calibration['half_width']}.",
         "- Platforms outside training are read by their spec sheet, under"
         f" {' and '.join(calibration['kin']) or 'no runtime'} also through measured ones of their kind.", "",
