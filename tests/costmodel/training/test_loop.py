@@ -15,6 +15,7 @@ from costmodel.baselines.analytic import fit_line, line, roofline  # noqa: E402
 from costmodel.errors import BundleVersionError, CorruptBundleError, DataError  # noqa: E402
 from costmodel.features import PLATFORM_FEATURES, identities  # noqa: E402
 from costmodel.ir import Graph, GraphBuilder  # noqa: E402
+from costmodel.metrics import mape  # noqa: E402
 from costmodel.model import ModelConfig  # noqa: E402
 from costmodel.training.batches import Batches, Pool  # noqa: E402
 from costmodel.training.calibration import (  # noqa: E402
@@ -164,6 +165,17 @@ def test_training_learns_and_a_cut_run_resumes_to_the_same_weights(batches: Batc
     assert said[0] == "resumed at step 40"
     for key, value in network.state_dict().items():
         torch.testing.assert_close(again.state_dict()[key], value, msg=key)
+
+
+def test_the_step_is_chosen_by_all_validation_rows_together(batches: Batches, tmp_path: Path) -> None:
+    trainer = Trainer(replace(TINY, steps=2, evaluate_every=1), batches, tmp_path, quiet)
+    network = trainer.run()
+    pooled = []
+    for rows in (trainer.rows.val, trainer.rows.val_device):
+        y, p, _ = predict_rows(network, batches, rows)
+        pooled.append(mape(y, p))
+    best = min(h["score"] for h in trainer.history)
+    assert best == pytest.approx(pooled[0] + 0.3 * pooled[1], abs=0.01)
 
 
 def test_another_configuration_does_not_resume(batches: Batches, tmp_path: Path) -> None:
