@@ -38,13 +38,14 @@ def split_table(runs: Mapping[str, Sequence[Run]], elsewhere: Mapping[str, Any] 
     first = next(iter(runs.values()))[0]
     corpus, rows = first.corpus, first.rows
     calibrated = {name: [(run, calibrate(run, elsewhere)) for run in seeds] for name, seeds in runs.items()}
+    trees = fit("trees", corpus, rows.train, rows.val)
     table: dict[str, Any] = {}
     for part, chosen, by_device in _parts(corpus, rows):
         y = corpus.row_ms[chosen]
         answers: dict[str, list[tuple[np.ndarray, np.ndarray | None]]] = {
             "roofline": [(roofline(corpus, chosen), None)],
             "line": [(line(corpus, rows.train, chosen), None)],
-            "trees": [(fit("trees", corpus, rows.train, rows.val)(chosen), None)],
+            "trees": [(trees(chosen), None)],
         }
         for name, learned in calibrated.items():
             answers[name] = [_answers(run, chosen, by_device, found) for run, found in learned]
