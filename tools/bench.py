@@ -74,6 +74,7 @@ def warm(model: str, runs: int) -> dict[str, float]:
     fresh = cycle([replace(graph) for _ in range(runs + 1)])
     platforms = [resolve(d, supported_precisions(load_device(d))[0]) for d in list_devices()]
     t4, encoded = resolve("t4", "int8"), predictor.encode(graph)
+    measured = resolve("rtx3090", "fp16", "pytorch-eager")
     few = max(runs // 3, 3)
     one = median_seconds(lambda: predictor.answer(encoded, [t4]), runs)
     many = median_seconds(lambda: predictor.answer(encoded, platforms), few)
@@ -86,6 +87,7 @@ def warm(model: str, runs: int) -> dict[str, float]:
             1e3 * median_seconds(lambda: predictor.estimate(load_graph(model), t4), runs), 2
         ),
         "one_platform_ms": round(1e3 * one, 3),
+        "one_measured_platform_ms": round(1e3 * median_seconds(lambda: predictor.answer(encoded, [measured]), runs), 3),
         "one_more_platform_ms": round(1e3 * (many - one) / (len(platforms) - 1), 3),
         "platform_answers_per_second": round(len(platforms) / many),
         "platform_answers_with_operators_per_second": round(len(platforms) / broken_down),

@@ -24,6 +24,8 @@ def speed() -> str:
         f"| `--help`, of the same | {f['cold_help_to_import']:.2f} |",
         f"| warm estimate from a loaded graph | {f['warm_estimate_graph_ms']:.1f} ms |",
         f"| warm estimate from a file | {f['warm_estimate_path_ms']:.1f} ms |",
+        f"| encoded graph, unmeasured platform; measured one, with its trees | {f['one_platform_ms']:.2f} ms;"
+        f" {f['one_measured_platform_ms']:.2f} ms |",
         f"| one more platform | {f['one_more_platform_ms']:.3f} ms |",
         f"| platform answers; latencies alone | {f['platform_answers_per_second']:,}/s;"
         f" {f['platform_latencies_per_second']:,}/s |",

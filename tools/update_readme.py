@@ -175,7 +175,7 @@ def minutes() -> str:
     each = ", ".join(f"{name} {value:.0f}" for name, value in took.items())
     return (
         f"Minutes that the tables took, two at a time on two cores: {each}; {sum(took.values()) / 60:.1f} hours in all,"
-        " besides the\nfour runs behind the split, an hour for each of *default* and a fifth of one for each of *paper*.\n"
+        " besides the\nfour runs behind the split: an hour for each of *default*, a fifth of one for each of *paper*.\n"
     )
 
 
