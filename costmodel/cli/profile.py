@@ -312,8 +312,9 @@ class _Plan:
             return error
         sample: Sample = found.to_sample(graph.fingerprint, source.name, self.device, facts)
         store.add(sample, graph)
-        if "noisy" not in sample.flags:
-            store.flag((s for s in earlier if s.latency_ms > sample.latency_ms * (1 + AGREE)), "noisy", FASTER)
+        slower = [s for s in earlier if s.latency_ms > sample.latency_ms * (1 + AGREE)]
+        if slower and "noisy" not in sample.flags:
+            store.flag(slower, "noisy", FASTER)
         return sample
 
 

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from costmodel.bundle import ENOUGH
+from costmodel.correction import FILE as CORRECTION
 from costmodel.features import NODE_FEATURES, PLATFORM_FEATURES
 from costmodel.metrics import mape
 from costmodel.model import LeDGFormer, ModelConfig, log_ratio_loss, segment_sum
@@ -248,6 +249,7 @@ class Trainer:
         report["score"] = round(score, 3)
         if not self.history or report["score"] < min(h["score"] for h in self.history):
             save_file({k: v.contiguous() for k, v in self.average.items()}, self.folder / "best.safetensors")
+            (self.folder / CORRECTION).unlink(missing_ok=True)  # it was of other weights
         self.history.append(report)
         (self.folder / "history.json").write_text(json.dumps(self.history, indent=1))
         self.network.load_state_dict(kept)

@@ -35,6 +35,8 @@ def run(batches: Batches, tmp_path: Path) -> Run:  # noqa: F811
 def test_measured_platforms_are_corrected_and_others_stay(run: Run, corpus: Corpus) -> None:  # noqa: F811
     known = correctable(run, run.rows.test)
     assert known.all()
+    assert len(known)
+    assert len(run.rows.test_device)
     assert not correctable(run, run.rows.test_device).any()
     y, plain = corpus.row_ms[run.rows.test], unseen_answers(run, run.rows.test, AS_TOLD)
     assert mape(y, in_order(run, run.rows.test)) < 0.7 * mape(y, plain)
@@ -48,6 +50,14 @@ def test_trees_are_kept_beside_the_run(run: Run, monkeypatch: pytest.MonkeyPatch
     assert (run.trainer.folder / FILE).exists()
     monkeypatch.setattr("costmodel.training.correct.grow", None)  # growing again would fail
     np.testing.assert_allclose(in_order(replace(run), run.rows.test), first, rtol=1e-6)
+
+
+def test_trees_of_other_weights_are_not_kept(run: Run, batches: Batches) -> None:  # noqa: F811
+    assert run.correction is not None
+    kept = run.trainer.folder / FILE
+    assert kept.exists()
+    Trainer(replace(TINY, steps=3, evaluate_every=1), batches, run.trainer.folder, quiet).run()
+    assert not kept.exists()
 
 
 def test_where_trees_do_not_help_nothing_changes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
