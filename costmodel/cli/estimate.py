@@ -11,7 +11,7 @@ import click
 
 from costmodel.api import load_graph
 from costmodel.breakdown import by_group
-from costmodel.cli.options import batches, model_options, shapes, source, with_options, words
+from costmodel.cli.options import batches, label, model_options, shapes, source, with_options, words
 from costmodel.errors import DataError
 from costmodel.estimates import CostModel, Estimate, Roofline, native_precision
 from costmodel.ir import Graph
@@ -157,7 +157,7 @@ def _write_html(path: str, found: Sequence[tuple[str, Estimate]]) -> None:
 
 def _report(found: Sequence[tuple[str, Estimate]], detail: str | None) -> list[str]:
     shown = found[:MOST_ROWS]
-    names = {m: "-" if m == "-" else Path(m).stem for m, _ in found}
+    names = {m: label(m) for m, _ in found}
     several = len(names) > 1
     heads = ["target", "precision", "runtime", "batch", "latency", "90 % interval", "bound", "coverage", "provenance"]
     rows = [

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
+from costmodel.cli.sources import GENERATED, generated
 from costmodel.errors import InputError
 
 
@@ -43,13 +45,20 @@ def shapes(values: Sequence[str]) -> Mapping[str, int | tuple[int, ...]]:
 
 
 def source(path: str) -> Any:
-    """A model argument: `-` reads standard input."""
+    """A model argument: `-` reads standard input, a name such as gen/resnet/17 is generated."""
+    if path.startswith(GENERATED):
+        return generated(path).content()
     if path != "-":
         return path
     raw = sys.stdin.buffer.read()
     if not raw:
         raise InputError("standard input is empty; pipe a model into `ledg-cost … -`")
     return raw
+
+
+def label(path: str) -> str:
+    """How tables name a model argument."""
+    return path if path == "-" or path.startswith(GENERATED) else Path(path).stem
 
 
 model_options = [

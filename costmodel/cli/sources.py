@@ -1,4 +1,4 @@
-"""Models named on the command line of `ledg-cost profile`: files, lists of them and generated networks."""
+"""Models named on the command line: files, lists of them and generated networks."""
 
 from __future__ import annotations
 
@@ -53,14 +53,19 @@ def sources_of(
 
 def _source(text: str, name: str = "") -> Source:
     if text.startswith(GENERATED):
-        from profiler.workloads import parse_name
-
-        family, seed = parse_name(text)
-        _check(family)
-        return _generated(family, seed)
+        return generated(text)
     if not Path(text).is_file():
         raise InputError(f"no file {text!r}; check the path, or name a generated model such as gen/resnet/17")
     return Source(name or Path(text).stem, lambda: str(text))
+
+
+def generated(text: str) -> Source:
+    """The generated network of a name such as gen/resnet/17. Raises InputError."""
+    from profiler.workloads import parse_name
+
+    family, seed = parse_name(text)
+    _check(family)
+    return _generated(family, seed)
 
 
 def _generated(family: str, seed: int) -> Source:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from costmodel.api import load_graph
-from costmodel.cli.options import batches, model_options, shapes, source, with_options, words
+from costmodel.cli.options import batches, label, model_options, shapes, source, with_options, words
 from costmodel.errors import DataError
 from costmodel.estimates import Estimate
 from costmodel.ir import Graph
@@ -125,7 +124,7 @@ def _measure(
             for size in sizes:
                 graph = load_graph(content, size or 1, bound, strict)
                 for precision in precisions:
-                    name = path if path == "-" else Path(path).stem
+                    name = label(path)
                     click.echo(f"measuring {name} {precision} batch {size or 1}", err=True)
                     request = Request(
                         content, backend=backend, precision=precision, batch=size or 1, threads=threads, shapes=bound,

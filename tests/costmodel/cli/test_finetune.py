@@ -92,6 +92,21 @@ def test_validate_measures_here(
     assert len(record["definitions"]) == 2
 
 
+def test_generated_networks_have_names_in_every_command(
+    ledg: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LEDG_COST_HOME", str(tmp_path))
+    status, out, err = ledg("validate", "gen/nasbench201/7", "-t", DEVICE, "--seconds", "0.05")
+    assert status == 0, err
+    assert "gen/nasbench201/7" in out
+    status, out, err = ledg("estimate", "gen/nasbench201/7", "-t", "t4", "-p", "fp16")
+    assert status == 0, err
+    assert "gen/nasbench201/7" in out
+    status, _, err = ledg("estimate", "gen/nonsense/7", "-t", "t4")
+    assert status == 2
+    assert "nonsense" in err
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
