@@ -52,9 +52,10 @@ def fit(name: str, corpus: Corpus, train: np.ndarray, select: np.ndarray, seed: 
     return fitter(corpus, train, select, seed, **options)
 
 
-def answer(name: str, corpus: Corpus, **options: int) -> Callable[[Fold, int], np.ndarray]:
-    """The baseline as a model of the protocols' tables: (fold, seed) → predictions of `fold.rows.test`; options as
-    `fit`."""
+def answer(name: str, corpus: Corpus, steps: int | None = None) -> Callable[[Fold, int], np.ndarray]:
+    """The baseline as a model of the protocols' tables: (fold, seed) → predictions of `fold.rows.test`; `steps` are of
+    NN-Former's training."""
+    options = {"steps": steps} if name == "NN-Former" and steps else {}
 
     def predict(fold: Fold, seed: int) -> np.ndarray:
         return fit(name, corpus, fold.rows.train, fold.rows.val, seed, **options)(fold.rows.test)

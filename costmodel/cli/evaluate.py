@@ -72,7 +72,7 @@ class Setting:
     type=click.Choice(("trees", "NN-Former")),
     default=("trees", "NN-Former"),
     show_default=True,
-    help="Fitted models beside roofline and line in the nnlqp protocols.",
+    help="Fitted models beside roofline and line, in the nnlqp and the cross-hardware protocols.",
 )
 @click.option("--encoder", default="minilm", show_default=True)
 @click.option(
@@ -196,7 +196,7 @@ def _nnlqp(setting: Setting) -> Result:
         record = protocols.ablation(corpus, seeds, *places, steps=setting.steps)
     else:
         steps = setting.steps or protocols.STEPS[setting.protocol]
-        more = {n: answer(n, corpus, **({"steps": steps} if n == "NN-Former" else {})) for n in setting.baselines}
+        more = {name: answer(name, corpus, steps) for name in setting.baselines}
         record = protocols.nnlqp(setting.protocol, corpus, seeds, *places, more, setting.steps)
     return record, _tables(record, "family")
 
@@ -207,7 +207,7 @@ def _cross(setting: Setting) -> Result:
     seeds = dict.fromkeys(setting.configs, setting.seeds)
     record = cross.cross_hardware(
         setting.protocol, _corpus(setting), seeds, setting.cache, setting.runs, setting.encoder, _say, setting.devices,
-        setting.steps,
+        setting.steps, setting.baselines,
     )  # fmt: skip
     return record, _tables(record, "left out · source")
 

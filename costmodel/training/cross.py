@@ -29,7 +29,7 @@ from costmodel.training.folds import (
 )
 from costmodel.training.loop import CONFIGS, TrainConfig, network_rows, thin
 from costmodel.training.run import Run, Say, drawn_rows, familiar, graph_vectors, train
-from costmodel.training.tables import Answer, Learned, average, in_order, interval, tabulate
+from costmodel.training.tables import Answer, Kept, average, in_order, interval, learned, tabulate
 
 STEPS = {
     "cross-device": 2000,
@@ -45,7 +45,8 @@ PRECISIONS = (("t4", "fp16"), ("v100", "int8"))
 NEUSIGHT_GPUS = ("p4", "t4", "p100", "v100", "a100")
 NEUSIGHT_SHARES = {"neusight-ops": 0.5, "neusight-e2e": 0.5}
 OPERATOR_SHARES = {"neusight-ops": 0.6, "tinynas-ops": 0.4}
-BASELINES = ("roofline", "FLOPs", "FLOPs+bytes", "trees")
+ANALYTIC = ("roofline", "FLOPs", "FLOPs+bytes")
+FITTED = ("trees", "NN-Former")
 RUNTIMES = ("paddle-trt", "pytorch-compile")
 """Runtimes with networks enough to leave out, and others of their kind to learn from."""
 MOST_ROWS = 3000
@@ -59,22 +60,26 @@ def protocols() -> tuple[str, ...]:
 
 def cross_hardware(
     protocol: str, corpus: Corpus, configs: Mapping[str, int], cache: Path, folder: Path, encoder: str, say: Say,
-    devices: Sequence[str] = (), steps: int | None = None,
+    devices: Sequence[str] = (), steps: int | None = None, fitted: Sequence[str] = FITTED,
 ) -> dict[str, Any]:  # fmt: skip
     """The table of `cross-device`, `precision-transfer`, `neusight` or `operators`.
 
     configs  configuration → seeds
     devices  of cross-device, in place of all that ran networks; "t4:operators" leaves out the networks of t4 alone
     steps    of training, in place of `STEPS`
+    fitted   further baselines, of one seed
     """
     folds = [_thinned(corpus, fold) for fold in _folds(protocol, corpus, devices)]
-    models: dict[str, Answer] = {name: answer(name, corpus) for name in BASELINES}
+    trained = steps or STEPS[protocol]
+    models: dict[str, Answer] = {name: answer(name, corpus, trained) for name in (*ANALYTIC, *fitted)}
+    for name in fitted:
+        models[name] = Kept(models[name], folder / f"{protocol}-{name}", trained)
     for name in configs:
         config = fold_config(name, protocol, steps)
-        models[name] = Learned(corpus, config, cache, folder / f"{protocol}-{name}", encoder, say)
+        models[name] = learned(corpus, config, cache, folder / f"{protocol}-{name}", encoder, say)
     found = tabulate(corpus, folds, models, configs, _label(corpus))
     return {
-        "steps": steps or STEPS[protocol], "devices": list(devices),
+        "steps": trained, "devices": list(devices),
         "tables": {protocol: {**found, "average": average(found)}},
     }  # fmt: skip
 

@@ -17,7 +17,7 @@ from costmodel.training.embeddings import RANDOM
 from costmodel.training.folds import Fold, families, in_domain, out_of_domain, zero_shot
 from costmodel.training.loop import CONFIGS, TrainConfig
 from costmodel.training.run import Say
-from costmodel.training.tables import Answer, Learned, average, tabulate
+from costmodel.training.tables import Answer, average, learned, tabulate
 
 STEPS = {"nnlqp-ood": 1000, "nnlqp-in-domain": 1500, "nnlqp-zero-shot": 4000, "ablation": 1500}
 """Training steps of one fold: what two cores do in minutes."""
@@ -93,7 +93,7 @@ def ablation(
             varied = replace(varied, model=replace(varied.model, **changes))
             reader = encoder + RANDOM if name == "random language model" else encoder
             place = folder / f"ablation-{config}-{name.replace(' ', '-')}"
-            models[name] = Learned(corpus, varied, cache, place, reader, say, corrects=False)
+            models[name] = learned(corpus, varied, cache, place, reader, say, corrects=False)
         found = tabulate(
             corpus,
             folds,
@@ -121,7 +121,7 @@ def nnlqp(
     }
     for name in configs:
         config = fold_config(name, protocol, steps)
-        models[name] = Learned(corpus, config, cache, folder / f"{protocol}-{name}", encoder, say)
+        models[name] = learned(corpus, config, cache, folder / f"{protocol}-{name}", encoder, say)
     folds = FOLDS[protocol](corpus)
     family = families(corpus)
     platform = np.array(["|".join(p) for p in corpus.platforms])

@@ -1,10 +1,11 @@
 """Runs the folds of a protocol and tabulates them: MAPE, Acc(10 %) and Spearman per model, mean and spread over seeds.
 
-Each fold's answers are kept beside its training run, so that a stopped evaluation goes on where it was.
+What takes long to answer is kept in the folder of the runs, so that a stopped evaluation goes on where it was.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,11 +41,8 @@ class Learned:
     corrects: bool = True
 
     def __call__(self, fold: Fold, seed: int) -> np.ndarray:
-        """Trains the fold, or reads what was kept of it."""
-        folder = self.folder / fold.name.replace(" ", "-") / str(seed)
-        kept = folder / "answers.npy"
-        if kept.exists():
-            return np.asarray(np.load(kept))
+        """Trains the fold, and answers it."""
+        folder = _place(self.folder, fold, seed)
         self.say(f"{folder.relative_to(self.folder.parent)}: {len(fold.rows.train)} rows train")
         config = replace(self.config, seed=seed)
         run = train(self.corpus, config, self.cache, folder, self.encoder, self.say, fold.rows, fold.left_out)
@@ -53,9 +51,43 @@ class Learned:
         if fold.left_out and len(fold.rows.val_device) and config.augmentation.generic:
             found = calibrate(run)
             reading, share = UnseenReading.of(found), roofline_shares(run, found)
-        answers = in_order(run, fold.rows.test, reading, share)
-        np.save(kept, answers)
-        return answers
+        return in_order(run, fold.rows.test, reading, share)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A model whose answers stay in `folder`, and are read from there for the same rows, seed and `settings`; a changed
+    program needs another folder."""
+
+    model: Answer
+    folder: Path
+    settings: object
+
+    def __call__(self, fold: Fold, seed: int) -> np.ndarray:
+        """The model's answers."""
+        told, rows = hashlib.sha256(repr(self.settings).encode()), fold.rows
+        for part in (rows.train, rows.val, rows.val_device, rows.test):
+            told.update(len(part).to_bytes(8, "big") + part.tobytes())
+        path = _place(self.folder, fold, seed) / f"answers-{told.hexdigest()[:12]}.npy"
+        if not path.exists():
+            answers = self.model(fold, seed)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".new.npy")
+            np.save(partial, answers)
+            partial.replace(path)
+        return np.asarray(np.load(path))
+
+
+def learned(
+    corpus: Corpus, config: TrainConfig, cache: Path, folder: Path, encoder: str, say: Say, corrects: bool = True
+) -> Answer:
+    """LeDG-Former as `Learned`, its answers kept beside its runs."""
+    model = Learned(corpus, config, cache, folder, encoder, say, corrects)
+    return Kept(model, folder, (config, corrects, encoder))
+
+
+def _place(folder: Path, fold: Fold, seed: int) -> Path:
+    return folder / fold.name.replace(" ", "-") / str(seed)
 
 
 def in_order(

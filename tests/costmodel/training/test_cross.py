@@ -59,12 +59,12 @@ def test_a_device_left_out_is_tested_beside_baselines(
     tiny(monkeypatch)
     assert cross.devices_of(corpus) == ["t4", "v100"]
     record = cross.cross_hardware(
-        "cross-device", corpus, {"default": 1}, tmp_path, tmp_path, "none", quiet, ("v100", "t4:operators")
+        "cross-device", corpus, {"default": 1}, tmp_path, tmp_path, "none", quiet, ("v100", "t4:operators"), 10
     )
     table = record["tables"]["cross-device"]
     assert set(table) == {"v100 · measured", "t4, operators alone · measured", "average"}
     assert table["t4, operators alone · measured"]["default"]["n"] == 120
-    assert set(table["v100 · measured"]) == {*cross.BASELINES, "default"}
+    assert set(table["v100 · measured"]) == {*cross.ANALYTIC, "trees", "NN-Former", "default"}
     assert all(np.isfinite(f["mape"]) for f in table["v100 · measured"].values())
     with pytest.raises(DataError, match="no networks of device 'h100'"):
         cross.cross_hardware("cross-device", corpus, {}, tmp_path, tmp_path, "none", quiet, ("h100",))

@@ -32,7 +32,7 @@ from costmodel.training.folds import (
     zero_shot,
 )
 from costmodel.training.measured import build_measured, nnlqp_graph, nnlqp_samples
-from costmodel.training.tables import average, tabulate
+from costmodel.training.tables import Kept, average, tabulate
 from tests.costmodel.training.test_loop import TINY, net, quiet
 
 FAMILIES = ("resnet", "vgg", "mnasnet")
@@ -114,6 +114,23 @@ def test_a_table_holds_what_the_models_answered(corpus: Corpus) -> None:
     assert rows["vgg"]["right"]["mape"] == pytest.approx(10.0)
     assert rows["vgg"]["right"]["mape_sd"] == pytest.approx(14.14, abs=0.01)
     assert average(rows)["right"] == {"n": 180, "mape": 10.0, "acc10": 50.0, "spearman": 1.0}
+
+
+def test_answers_are_kept_for_the_same_rows_seed_and_settings(corpus: Corpus, tmp_path: Path) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def model(fold: Fold, seed: int) -> np.ndarray:
+        asked.append((fold.name, seed))
+        return corpus.row_ms[fold.rows.test] + seed
+
+    first, second = list(out_of_domain(corpus))[:2]
+    keeping = Kept(model, tmp_path, "600 steps")
+    for _ in range(2):
+        np.testing.assert_array_equal(keeping(first, 1), corpus.row_ms[first.rows.test] + 1)
+    assert asked == [(first.name, 1)]
+    keeping(first, 0), keeping(second, 1), Kept(model, tmp_path, "700 steps")(first, 1)
+    keeping(replace(first, rows=replace(first.rows, train=first.rows.train[1:])), 1)
+    assert asked[1:] == [(first.name, 0), (second.name, 1), (first.name, 1), (first.name, 1)]
 
 
 def test_the_protocol_runs_end_to_end_and_resumes(
