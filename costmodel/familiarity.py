@@ -1,7 +1,7 @@
 """Whether a graph is like those of training: how far its vector lies from the nearest of them.
 
 A bundle keeps vectors of training networks. A graph counts as out of distribution where it is farther from all of them
-than 99 % of the unseen networks of the most varied source are. How often that tells new families is measured by
+than 97 % of the unseen networks of the most varied source are. How often that tells new families is measured by
 `ledg-cost evaluate new-families`.
 """
 
@@ -14,7 +14,9 @@ from functools import cached_property
 import numpy as np
 
 FILE = "familiar.npz"
-QUANTILE = 0.99
+QUANTILE = 0.97
+FEWEST = 50
+"""Unseen networks of a source below which its quantile is chance."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,12 @@ class Familiar:
 
     @classmethod
     def fit(cls, references: np.ndarray, unseen: list[np.ndarray]) -> Familiar:
-        """`references` (m, d) of training networks; `unseen` (n, d) of validation networks, one array per source."""
+        """`references` (m, d) of training networks; `unseen` (n, d) of validation ones, an array per source. Sources
+        of few networks set the limit only where no other does."""
         scale = references.std(0) + 1e-6
         found = cls((references / scale).astype(np.float16), scale.astype(np.float32), np.inf)
-        limits = [float(np.quantile(found.distance(vectors), QUANTILE)) for vectors in unseen if len(vectors)]
+        many = [vectors for vectors in unseen if len(vectors) >= FEWEST] or [v for v in unseen if len(v)]
+        limits = [float(np.quantile(found.distance(vectors), QUANTILE)) for vectors in many]
         return cls(found.references, found.scale, max(limits, default=np.inf))
 
     def distance(self, vectors: np.ndarray) -> np.ndarray:

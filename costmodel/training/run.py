@@ -118,8 +118,8 @@ def train(
     return Run(trainer, trainer.run(), corpus)
 
 
-REFERENCES = 600
-"""Training networks of the most varied source whose vectors a bundle keeps; of every other source a tenth of that."""
+REFERENCES, OTHERS = 1000, 150
+"""Training networks of the most varied source whose vectors a bundle keeps, and of every other source."""
 
 
 def graph_vectors(run: Run, rows: np.ndarray) -> np.ndarray:
@@ -149,11 +149,11 @@ def drawn_rows(corpus: Corpus, rows: np.ndarray, most: int, seed: int = 0) -> di
 
 def familiar(run: Run) -> Familiar:
     """What the run takes for in distribution, from its training and validation networks."""
-    known, tenth = run.rows.train, REFERENCES // 10
+    known = run.rows.train
     of_source = np.array(run.corpus.sources)[run.corpus.row_source[known]]
     references = [
         *drawn_rows(run.corpus, known[of_source == "timm"], REFERENCES).values(),
-        *drawn_rows(run.corpus, known[of_source != "timm"], tenth).values(),
+        *drawn_rows(run.corpus, known[of_source != "timm"], OTHERS).values(),
     ]
     unseen = drawn_rows(run.corpus, network_rows(run.corpus, run.rows.val), 100)
     limits = [graph_vectors(run, rows) for rows in unseen.values()]

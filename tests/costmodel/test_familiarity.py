@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from costmodel.familiarity import QUANTILE, Familiar
+from costmodel.familiarity import FEWEST, QUANTILE, Familiar
 
 
 def test_what_is_far_from_every_reference_is_new_and_survives_the_file() -> None:
@@ -25,4 +25,7 @@ def test_the_most_varied_source_sets_the_limit() -> None:
     references = rng.normal(0, 1, (100, 8))
     tight, wide = references[:50] + 0.01, references[:50] + rng.normal(0, 1, (50, 8))
     assert Familiar.fit(references, [tight, wide]).limit == Familiar.fit(references, [wide]).limit
+    few = references[: FEWEST - 1] + 9.0
+    assert Familiar.fit(references, [tight, few]).limit == Familiar.fit(references, [tight]).limit
+    assert Familiar.fit(references, [few]).limit > Familiar.fit(references, [tight]).limit
     assert Familiar.fit(references, []).limit == np.inf
