@@ -216,8 +216,9 @@ def _new_families(setting: Setting) -> Result:
     from costmodel.training import cross
 
     record = cross.new_families(
-        _corpus(setting), setting.configs[0], setting.cache, setting.runs, setting.encoder, _say, setting.steps
-    )
+        _corpus(setting), setting.configs[0], setting.seeds, setting.cache, setting.runs, setting.encoder, _say,
+        setting.steps,
+    )  # fmt: skip
     told = f"Told as out of distribution: {record['hit_rate']:g} % of new families' rows, "
     return record, _tables(record, "networks") + told + f"{record['false_alarms']:g} % of known families'."
 

@@ -17,6 +17,7 @@ from costmodel.training.calibration import ROOFLINE_SHARES, mixed
 from costmodel.training.corpus import Corpus
 from costmodel.training.export import conformal_quantile
 from costmodel.training.folds import (
+    FAMILY_FOLDS,
     Fold,
     leave_devices_out,
     leave_families_out,
@@ -144,43 +145,64 @@ def _operator(name: str) -> str:
 
 
 def new_families(
-    corpus: Corpus, config: str, cache: Path, folder: Path, encoder: str, say: Say, steps: int | None = None
-) -> dict[str, Any]:
+    corpus: Corpus, config: str, folds: int, cache: Path, folder: Path, encoder: str, say: Say,
+    steps: int | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """What networks of architecture families outside training cost: error, interval, and how often they are told.
 
-    Half of the left-out families calibrate the interval of what counts as out of distribution, the others are reported,
-    beside new networks of known families: each row with the interval it is answered with. `hit_rate` is the share in %
-    of rows of the reported families that count as out of distribution, `false_alarms` that of known families' rows.
+    Every fold leaves out other families. Half of the left-out families calibrate the interval of what counts as out of
+    distribution, the others are reported, beside new networks of known families: each row with the interval it is
+    answered with. `hit_rate` is the share in % of rows of the reported families that count as out of distribution,
+    `false_alarms` that of known families' rows. Raises DataError for more than `FAMILY_FOLDS` folds.
     """
-    fold = leave_families_out(corpus)
+    if folds > FAMILY_FOLDS:
+        raise DataError(f"new-families has {FAMILY_FOLDS} folds, not {folds}; give --seeds {FAMILY_FOLDS} at most")
     setting = replace(fold_config(config, "new-families", steps), hold_out=False)
-    run = train(corpus, setting, cache, folder / f"new-families-{config}", encoder, say, fold.rows, frozenset())
-    timm = np.array([name.startswith("timm/") for name in corpus.names])
-    split = corpus.graph_split[corpus.row_graph]
-    out = np.concatenate([fold.rows.val_device, fold.rows.test])
-    usual = np.flatnonzero(timm[corpus.row_graph] & (split == "test"))
-    usual = usual[~np.isin(corpus.row_graph[usual], np.unique(corpus.row_graph[out]))]
-    rule = familiar(run)
-
-    def is_new(rows: np.ndarray) -> np.ndarray:
-        return rule.is_new(graph_vectors(run, rows))
-
-    val, new = (thin(corpus, rows, 1000, seed=1) for rows in (fold.rows.val, fold.rows.val_device))
+    answers = [_left_out_families(corpus, setting, k, cache, folder / f"new-families-{config}", encoder, say)
+               for k in range(folds)]  # fmt: skip
+    y, p, told = ({name: np.concatenate([a[name][i] for a in answers]) for name in answers[0]} for i in range(3))
+    new = told["calibrating"] if told["calibrating"].any() else ~told["calibrating"]
     half = {
-        name: round(conformal_quantile(corpus.row_ms[rows], in_order(run, rows)), 4)
-        for name, rows in (("known_platform", val), ("new_family", new[is_new(new)] if is_new(new).any() else new))
+        "known_platform": round(conformal_quantile(y["validation"], p["validation"]), 4),
+        "new_family": round(conformal_quantile(y["calibrating"][new], p["calibrating"][new]), 4),
     }
     table: dict[str, dict[str, dict[str, float]]] = {}
-    for name, rows in (("new networks of known families", usual), ("networks of new families", fold.rows.test)):
-        y, p, told = corpus.row_ms[rows], in_order(run, rows), is_new(rows)
-        width = np.where(told, half["new_family"], half["known_platform"])
-        flag = {"told_new": round(float(told.mean() * 100), 1)}
-        table[name] = {config: summary(y, p) | interval(y, p, width) | flag}
+    for name in ("new networks of known families", "networks of new families"):
+        width = np.where(told[name], half["new_family"], half["known_platform"])
+        flag = {"told_new": round(float(told[name].mean() * 100), 1)}
+        table[name] = {config: summary(y[name], p[name]) | interval(y[name], p[name], width) | flag}
     return {
-        "seeds": 1, "steps": setting.steps, "half_width": half,
+        "seeds": folds, "steps": setting.steps, "half_width": half,
         "hit_rate": table["networks of new families"][config]["told_new"],
         "false_alarms": table["new networks of known families"][config]["told_new"],
         "tables": {"new families": table},
+    }  # fmt: skip
+
+
+def _left_out_families(
+    corpus: Corpus, setting: TrainConfig, number: int, cache: Path, folder: Path, encoder: str, say: Say
+) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Group → latencies, answers, and what counts as out of distribution, of one fold of `new_families`."""
+    fold = leave_families_out(corpus, number)
+    run = train(
+        corpus, replace(setting, seed=number), cache, folder / str(number), encoder, say, fold.rows, frozenset()
+    )
+    timm = np.array([name.startswith("timm/") for name in corpus.names])
+    out = np.concatenate([fold.rows.val_device, fold.rows.test])
+    usual = np.flatnonzero(timm[corpus.row_graph] & (corpus.graph_split[corpus.row_graph] == "test"))
+    groups = {
+        "validation": thin(corpus, fold.rows.val, 1000, seed=1),
+        "calibrating": thin(corpus, fold.rows.val_device, 1000, seed=1),
+        "new networks of known families": usual[~np.isin(corpus.row_graph[usual], np.unique(corpus.row_graph[out]))],
+        "networks of new families": fold.rows.test,
+    }
+    rule, nothing = familiar(run), np.zeros(0, bool)
+    return {
+        name: (
+            corpus.row_ms[rows], in_order(run, rows),
+            nothing if name == "validation" else rule.is_new(graph_vectors(run, rows)),
+        )
+        for name, rows in groups.items()
     }  # fmt: skip
 
 

@@ -74,13 +74,15 @@ def test_new_families_are_measured_with_their_interval(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny(monkeypatch)
-    record = cross.new_families(corpus, "default", tmp_path, tmp_path, "none", quiet)
+    record = cross.new_families(corpus, "default", 1, tmp_path, tmp_path, "none", quiet)
     rows = record["tables"]["new families"]
     new = rows["networks of new families"]["default"]
     assert new["n"] == 12 * 4  # the mnasnets, each in four rows
     told, usual = new["told_new"] / 100, record["half_width"]["known_platform"]
     assert new["half_width"] == pytest.approx(told * record["half_width"]["new_family"] + (1 - told) * usual, abs=1e-3)
     assert 0 <= record["hit_rate"] == new["told_new"] <= 100
+    with pytest.raises(DataError, match="5 folds"):
+        cross.new_families(corpus, "default", 6, tmp_path, tmp_path, "none", quiet)
     assert record["false_alarms"] == rows["new networks of known families"]["default"]["told_new"]
 
 

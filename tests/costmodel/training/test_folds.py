@@ -185,7 +185,7 @@ def test_a_runtime_left_out_is_nowhere_in_training(corpus: Corpus) -> None:
 
 
 def test_new_families_stand_on_one_side(corpus: Corpus) -> None:
-    words = ("resnet", "vgg", "vit", "swin", "mnasnet")
+    words = ("resnet", "vgg", "vit", "swin", "mnasnet", "beit")
     names = [f"timm/{words[i % len(words)]}{i}_base@224" for i in range(len(corpus.names))]
     fold = leave_families_out(replace(corpus, names=names))
     sets = {
@@ -198,6 +198,12 @@ def test_new_families_stand_on_one_side(corpus: Corpus) -> None:
     assert not known & sets["test"]
     assert not known & sets["val_device"]
     assert not sets["test"] & sets["val_device"]
+    again = leave_families_out(replace(corpus, names=names), 1)
+    others = {
+        architecture(names[g]) for g in corpus.row_graph[np.concatenate([again.rows.val_device, again.rows.test])]
+    }
+    assert others
+    assert not others & (sets["val_device"] | sets["test"])
     assert architecture("timm/tf_efficientnet_b0@224") == "efficientnet"
     assert architecture("gen/vgg/3") == ""
 
