@@ -52,9 +52,7 @@ def calibrate(run: Run, elsewhere: Mapping[str, Any] | None = None) -> dict[str,
     shares: dict[str, float | None] = {"new_platform": None, "new_runtime": None}
     reading, scores = AS_TOLD, dict[str, float]()
     if len(run.rows.val_device):
-        rows = thin(corpus, run.rows.val_device, 1000, seed=1)
-        reading, scores = choose_reading(run, rows)
-        _, shares["new_platform"], widths["new_platform"] = choose_share(run, rows, unseen_answers(run, rows, reading))
+        reading, scores, shares["new_platform"], widths["new_platform"] = choose_unseen(run)
     for group, found in (elsewhere or {}).items():
         widths[group] = found["half_width"]
         if group in shares:
@@ -84,6 +82,15 @@ class UnseenReading:
 
 
 AS_TOLD = UnseenReading()
+
+
+def choose_unseen(run: Run) -> tuple[UnseenReading, dict[str, float], float, float]:
+    """How platforms that training did not measure are answered, by the validation devices, of which there must be rows:
+    their reading and the error of each, the weight of the roofline, the interval's half-width in ln."""
+    rows = thin(run.corpus, run.rows.val_device, 1000, seed=1)
+    reading, scores = choose_reading(run, rows)
+    _, share, width = choose_share(run, rows, unseen_answers(run, rows, reading))
+    return reading, scores, share, width
 
 
 def choose_reading(run: Run, rows: np.ndarray) -> tuple[UnseenReading, dict[str, float]]:

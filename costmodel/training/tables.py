@@ -15,7 +15,7 @@ import numpy as np
 
 from costmodel.baselines.analytic import roofline
 from costmodel.metrics import summary
-from costmodel.training.calibration import AS_TOLD, UnseenReading, calibrate, mixed, roofline_shares, unseen_answers
+from costmodel.training.calibration import AS_TOLD, UnseenReading, choose_unseen, mixed, roofline_shares, unseen_answers
 from costmodel.training.corpus import Corpus
 from costmodel.training.correct import corrected
 from costmodel.training.folds import Fold
@@ -49,8 +49,8 @@ class Learned:
         run = replace(run, corrects=self.corrects)
         reading, share = AS_TOLD, None
         if fold.left_out and len(fold.rows.val_device) and config.augmentation.generic:
-            found = calibrate(run)
-            reading, share = UnseenReading.of(found), roofline_shares(run, found)
+            reading, _, of_roofline, _ = choose_unseen(run)
+            share = roofline_shares(run, {"roofline_share": {"new_platform": of_roofline, "new_runtime": None}})
         return in_order(run, fold.rows.test, reading, share)
 
 
