@@ -22,7 +22,17 @@ if TYPE_CHECKING:
 NNLQP = ("nnlqp-ood", "nnlqp-in-domain", "nnlqp-zero-shot")
 CROSS = ("cross-device", "precision-transfer", "neusight", "operators")
 ACCURACY = ("nb201-accuracy", "nb101-accuracy")
-PROTOCOLS = ("split", *NNLQP, "ablation", *CROSS, "new-families", "new-runtimes", "help-few-shot", *ACCURACY)
+PROTOCOLS = (
+    "split",
+    *NNLQP,
+    "ablation",
+    *CROSS,
+    "zero-shot-ablation",
+    "new-families",
+    "new-runtimes",
+    "help-few-shot",
+    *ACCURACY,
+)
 
 
 @dataclass(frozen=True)
@@ -100,6 +110,7 @@ def command(
     precision-transfer  one precision of a device by a model of its others (--data)
     neusight            transformers and operators on each of NeuSight's GPUs by a model of the others (--data)
     operators           single operators of unseen shapes (--data)
+    zero-shot-ablation  unseen devices by variants of the network and its training (--data)
     new-families        architecture families outside training, and whether they are told (--data)
     new-runtimes        runtimes outside training, and how far to trust the roofline there (--data)
     help-few-shot       ten networks of each of HELP's unseen devices (--data)
@@ -140,6 +151,7 @@ def _run_of(protocol: str) -> Callable[[Setting], Result]:
         return _accuracy
     return {
         "split": _split,
+        "zero-shot-ablation": _zero_shot,
         "new-families": _new_families,
         "new-runtimes": _new_runtimes,
         "help-few-shot": _few_shot,
@@ -210,6 +222,16 @@ def _cross(setting: Setting) -> Result:
         setting.steps, setting.baselines,
     )  # fmt: skip
     return record, _tables(record, "left out · source")
+
+
+def _zero_shot(setting: Setting) -> Result:
+    from costmodel.training.zero_shot import zero_shot_ablation
+
+    seeds = dict.fromkeys(setting.configs, setting.seeds)
+    record = zero_shot_ablation(
+        _corpus(setting), seeds, setting.cache, setting.runs, setting.encoder, _say, setting.steps
+    )
+    return record, _tables(record, "device · source")
 
 
 def _new_families(setting: Setting) -> Result:

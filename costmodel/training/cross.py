@@ -69,7 +69,7 @@ def cross_hardware(
     steps    of training, in place of `STEPS`
     fitted   further baselines, of one seed
     """
-    folds = [_thinned(corpus, fold) for fold in _folds(protocol, corpus, devices)]
+    folds = [thinned(corpus, fold) for fold in _folds(protocol, corpus, devices)]
     trained = steps or STEPS[protocol]
     models: dict[str, Answer] = {name: answer(name, corpus, trained) for name in (*ANALYTIC, *fitted)}
     for name in fitted:
@@ -121,7 +121,8 @@ def _folds(protocol: str, corpus: Corpus, devices: Sequence[str]) -> list[Fold]:
     ]
 
 
-def _thinned(corpus: Corpus, fold: Fold) -> Fold:
+def thinned(corpus: Corpus, fold: Fold) -> Fold:
+    """The fold with at most `MOST_ROWS` tested rows of a source."""
     return replace(fold, rows=replace(fold.rows, test=thin(corpus, fold.rows.test, MOST_ROWS)))
 
 

@@ -111,10 +111,14 @@ def ladders(left_out: Collection[str]) -> list[list[Platform]]:
 
 def train(
     corpus: Corpus, config: TrainConfig, cache: Path, folder: Path, encoder: str, say: Say,
-    rows: Rows | None = None, left_out: Collection[str] | None = None,
+    rows: Rows | None = None, left_out: Collection[str] | None = None, change: Callable[[Batches], None] | None = None,
 ) -> Run:  # fmt: skip
-    """Trains, or resumes, one configuration in `folder`; `rows` default to the split, `left_out` as `make_batches`."""
-    trainer = Trainer(config, make_batches(corpus, config, cache, encoder, say, left_out), folder, say, rows)
+    """Trains, or resumes, one configuration in `folder`; `rows` default to the split, `left_out` as `make_batches`;
+    `change` is done to the batches before."""
+    batches = make_batches(corpus, config, cache, encoder, say, left_out)
+    if change:
+        change(batches)
+    trainer = Trainer(config, batches, folder, say, rows)
     return Run(trainer, trainer.run(), corpus)
 
 

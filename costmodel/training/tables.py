@@ -15,6 +15,7 @@ import numpy as np
 
 from costmodel.baselines.analytic import roofline
 from costmodel.metrics import summary
+from costmodel.training.batches import Batches
 from costmodel.training.calibration import AS_TOLD, UnseenReading, choose_unseen, mixed, roofline_shares, unseen_answers
 from costmodel.training.corpus import Corpus
 from costmodel.training.correct import corrected
@@ -30,7 +31,8 @@ Answer = Callable[[Fold, int], np.ndarray]
 
 @dataclass(frozen=True)
 class Learned:
-    """LeDG-Former under one configuration as a model of the tables; without `corrects` the network alone."""
+    """LeDG-Former under one configuration as a model of the tables; without `corrects` the network alone; `change` as
+    `train`."""
 
     corpus: Corpus
     config: TrainConfig
@@ -39,16 +41,19 @@ class Learned:
     encoder: str
     say: Say
     corrects: bool = True
+    change: Callable[[Batches], None] | None = None
 
     def __call__(self, fold: Fold, seed: int) -> np.ndarray:
         """Trains the fold, and answers it."""
         folder = _place(self.folder, fold, seed)
         self.say(f"{folder.relative_to(self.folder.parent)}: {len(fold.rows.train)} rows train")
         config = replace(self.config, seed=seed)
-        run = train(self.corpus, config, self.cache, folder, self.encoder, self.say, fold.rows, fold.left_out)
+        run = train(
+            self.corpus, config, self.cache, folder, self.encoder, self.say, fold.rows, fold.left_out, self.change
+        )
         run = replace(run, corrects=self.corrects)
         reading, share = AS_TOLD, None
-        if fold.left_out and len(fold.rows.val_device) and config.augmentation.generic:
+        if fold.left_out and len(fold.rows.val_device):
             reading, _, of_roofline, _ = choose_unseen(run)
             share = roofline_shares(run, {"roofline_share": {"new_platform": of_roofline, "new_runtime": None}})
         return in_order(run, fold.rows.test, reading, share)

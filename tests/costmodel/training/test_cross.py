@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +16,14 @@ pytest.importorskip("sklearn", reason="the trees need scikit-learn; install the 
 from costmodel.baselines.analytic import roofline
 from costmodel.cli.train import read_elsewhere
 from costmodel.errors import DataError
+from costmodel.features import PLATFORM_NUMBERS
 from costmodel.samples import Sample
-from costmodel.training import cross
+from costmodel.training import cross, zero_shot
+from costmodel.training.batches import Batches
 from costmodel.training.corpus import Corpus, Row, append
 from costmodel.training.loop import TrainConfig
 from costmodel.training.measured import build_measured
+from costmodel.training.tables import Learned
 from tests.costmodel.training.test_loop import TINY, net, quiet
 
 WORDS = ("resnet", "vgg", "swin", "mnasnet", "vit")
@@ -48,6 +52,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
                        model=replace(TINY.model, text_width=384))  # fmt: skip
 
     monkeypatch.setattr(cross, "fold_config", config)
+    monkeypatch.setattr(zero_shot, "fold_config", config)
     monkeypatch.setattr(
         "costmodel.training.run.embed", lambda sentences, *_: np.ones((len(sentences), 384), np.float32)
     )
@@ -68,6 +73,36 @@ def test_a_device_left_out_is_tested_beside_baselines(
     assert all(np.isfinite(f["mape"]) for f in table["v100 · measured"].values())
     with pytest.raises(DataError, match="no networks of device 'h100'"):
         cross.cross_hardware("cross-device", corpus, {}, tmp_path, tmp_path, "none", quiet, ("h100",))
+
+
+def test_each_part_of_zero_shot_can_be_left_out(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny(monkeypatch)
+    told: dict[str, Batches] = {}
+
+    def learned(*args: object, change: Callable[[Batches], None] | None, **_: object) -> Learned:
+        def watched(batches: Batches) -> None:
+            if change:
+                change(batches)
+            told[Path(str(args[3])).name.removeprefix("zero-shot-default-")] = batches
+
+        return Learned(*args, change=watched)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(zero_shot, "Learned", learned)
+    record = zero_shot.zero_shot_ablation(corpus, {"default": 1}, tmp_path, tmp_path, "none", quiet, 10)
+    table = record["tables"]["default"]
+    assert set(table) == {"v100 · measured", "average"}
+    assert set(table["average"]) == set(zero_shot.VARIANTS)
+    assert (
+        len({f["mape"] for f in table["average"].values()}) >= len(zero_shot.VARIANTS) - 1
+    )  # no device validates here
+    full, blind, nameless = (told[v].channels for v in ("full", "no-sheet-numbers", "no-runtime"))
+    assert full[:, :PLATFORM_NUMBERS].any()
+    assert not blind[:, :PLATFORM_NUMBERS].any()
+    assert len(np.unique(blind, axis=0)) > 1
+    assert (nameless != full).any()
+    assert not told["no-runtime"].platform_embeddings.any()
 
 
 def test_new_families_are_measured_with_their_interval(
