@@ -154,7 +154,9 @@ def new_families(
     Every fold leaves out other families. Half of the left-out families calibrate the interval of what counts as out of
     distribution, the others are reported, beside new networks of known families: each row with the interval it is
     answered with. `hit_rate` is the share in % of rows of the reported families that count as out of distribution,
-    `false_alarms` that of known families' rows. Raises DataError for more than `FAMILY_FOLDS` folds.
+    `hit_rate_calibrating` that of the others, `false_alarms` that of known families' rows.
+
+    Raises DataError for more than `FAMILY_FOLDS` folds.
     """
     if folds > FAMILY_FOLDS:
         raise DataError(f"new-families has {FAMILY_FOLDS} folds, not {folds}; give --seeds {FAMILY_FOLDS} at most")
@@ -175,6 +177,7 @@ def new_families(
     return {
         "seeds": folds, "steps": setting.steps, "half_width": half,
         "hit_rate": table["networks of new families"][config]["told_new"],
+        "hit_rate_calibrating": round(float(told["calibrating"].mean() * 100), 1),
         "false_alarms": table["new networks of known families"][config]["told_new"],
         "tables": {"new families": table},
     }  # fmt: skip
