@@ -154,8 +154,8 @@ def cross() -> str:
                 f" families that calibrate the interval,",
                 f"{record['hit_rate']:g} % of those of the ones reported, and {record['false_alarms']:g} % of known"
                 f" families'. Their interval is a factor of",
-                f"{math.exp(half['new_family']):.2f}, the others' {math.exp(half['known_platform']):.2f}. So answered, the"
-                f" intervals hold {new['coverage']:.0f} % of the reported new families and",
+                f"{math.exp(half['new_family']):.2f}, the others' {math.exp(half['known_platform']):.2f}. So answered,"
+                f" the intervals hold {new['coverage']:.0f} % of the reported new families and",
                 f"{usual['coverage']:.0f} % of known ones.", "",
             ]  # fmt: skip
         if name == "new-runtimes":
