@@ -271,6 +271,8 @@ def ablation() -> str:
 
 def zero_shot() -> str:
     """What each part is worth on unseen devices."""
+    if not exists("zero_shot_ablation"):
+        return ""
     record = table("zero_shot_ablation")
     lines = [f"`{evaluation(record)}`", ""]
     for rows in record["tables"].values():
