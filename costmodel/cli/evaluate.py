@@ -111,7 +111,7 @@ def command(
     neusight            transformers and operators on each of NeuSight's GPUs by a model of the others (--data)
     operators           single operators of unseen shapes (--data)
     zero-shot-ablation  unseen devices by variants of the network and its training (--data)
-    new-families        architecture families outside training, and whether they are told (--data)
+    new-families        architecture families outside training, others per seed, and whether they are told (--data)
     new-runtimes        runtimes outside training, and how far to trust the roofline there (--data)
     help-few-shot       ten networks of each of HELP's unseen devices (--data)
     nb201-accuracy      Kendall's tau of NAS-Bench-201's test accuracy (--data)
