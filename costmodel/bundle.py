@@ -6,7 +6,7 @@ head.onnx          vectors + platforms → latency and node shares
 model.safetensors  the same weights for training and fine-tuning
 language/          sentence table and student encoder
 calibration.json   half-widths of the interval
-familiar.npz       vectors of training networks, to tell what is unlike them
+familiar.npz       vectors of training networks and their kinds, to tell what is unlike them
 correction.npz     trees for what the network leaves over on measured platforms; not in every bundle
 card.md            what it was trained on and how it did
 """
@@ -24,7 +24,7 @@ from costmodel.errors import BundleVersionError, CorruptBundleError
 from costmodel.features import COLUMNS
 from costmodel.prompts import TEMPLATE_VERSION
 
-BUNDLE_FORMAT = 3
+BUNDLE_FORMAT = 4
 ENCODE, HEAD, WEIGHTS = "encode.onnx", "head.onnx", "model.safetensors"
 RELEASED = Path(__file__).parent / "bundle_v1"
 ENOUGH = 30
@@ -32,12 +32,16 @@ ENOUGH = 30
 
 
 def of_standing(values: Mapping[str, float | None], standing: str) -> float:
-    """A width or a share of the calibration for a platform that is "known" to training, or else "new_platform" or
-    "new_runtime"; a runtime that was not measured apart counts as a new platform, and 0 as what is missing."""
-    if standing == "known":
-        return values.get("known_platform") or 0.0
-    found = values.get(standing)
-    return (values["new_platform"] or 0.0) if found is None else found
+    """A width or a share of the calibration for a platform that is "known" to training, for networks of a "new_kind" on
+    one, or else for a "new_platform" or a "new_runtime".
+
+    What was not measured apart counts as what is nearest to it: a new kind as a new family and then as known, a new
+    runtime as a new platform; 0 where that is missing too."""
+    nearest = {
+        "known": ("known_platform",), "new_kind": ("new_kind", "new_family", "known_platform"),
+        "new_platform": ("new_platform",), "new_runtime": ("new_runtime", "new_platform"),
+    }  # fmt: skip
+    return next((found for name in nearest[standing] if (found := values.get(name)) is not None), 0.0)
 
 
 class Bundle:

@@ -151,7 +151,7 @@ class LeDGFormerModel:
             more = len(encoded.unseen_sentences) - 4
             tail = f" and {more} more" if more > 0 else ""
             notes.append(f"not in the training data: {', '.join(encoded.unseen_sentences[:4])}{tail}")
-        wide = self._wide(encoded)
+        kind, wide = self._likeness(encoded)
         if wide:
             notes.append("out of distribution: no training network is like this one, so the interval is wider")
         answers = []
@@ -161,11 +161,16 @@ class LeDGFormerModel:
                 total = float(share[i].sum(dtype=np.float64))
                 parts = share[i] if total > 0 else np.ones_like(share[i])
                 node_ms = parts * (latency / (total or len(parts)))
-                provenance, half = one.standing
-                half = max(one.operator_width if len(prepared.features) == 1 else half, wide)
+                is_operator = len(prepared.features) == 1
+                half = max(one.widths.of(kind, is_operator), wide)
                 interval = (latency * float(np.exp(-half)), latency * float(np.exp(half)))
                 remarks = [*notes, *one.remarks]
-                answers.append(assemble(prepared, one.platform, node_ms, times[i], interval, provenance, remarks))
+                if one.widths.networks and kind not in one.widths.networks and not is_operator:
+                    remarks.append(
+                        f"{one.platform.device.name} was measured with other kinds of networks"
+                        f" ({', '.join(one.widths.networks)}), so the interval is wider"
+                    )
+                answers.append(assemble(prepared, one.platform, node_ms, times[i], interval, one.provenance, remarks))
         return answers
 
     def latencies(self, encoded: Sequence[Encoded], platforms: Sequence[Platform]) -> np.ndarray:
@@ -271,10 +276,12 @@ class LeDGFormerModel:
         )  # fmt: skip
         return found
 
-    def _wide(self, encoded: Encoded) -> float:
-        """Half-width in ln for a network unlike those of training; 0 for others, and where it was never measured."""
+    def _likeness(self, encoded: Encoded) -> tuple[str, float]:
+        """The kind of the most similar training network, and the half-width in ln for a network unlike all of them; 0
+        for others, and where that was never measured."""
+        (kind,) = self._familiar.kind(encoded.graph, encoded.stats)
         width: float | None = self.bundle.calibration["half_width"]["new_family"]
-        return width if width and self._familiar.is_new(encoded.graph)[0] else 0.0
+        return str(kind), width if width and self._familiar.is_new(encoded.graph)[0] else 0.0
 
 
 @lru_cache(maxsize=2)

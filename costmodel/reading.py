@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,10 +28,24 @@ class Reading:
 
 
 @dataclass(frozen=True)
+class Widths:
+    """Half-widths in ln of the intervals on a platform: of networks by their kind (`familiarity.kind_of`), of other
+    networks, and of single operators."""
+
+    networks: Mapping[str, float]
+    other: float
+    operators: float
+
+    def of(self, kind: str, is_operator: bool) -> float:
+        """The half-width of a network of a kind, or of a single operator."""
+        return self.operators if is_operator else self.networks.get(kind, self.other)
+
+
+@dataclass(frozen=True)
 class Seen:
     """A platform as the network reads it: its own rates (7,), itself and its kin; the roofline's weight in the ln of
-    its latencies; where its estimates come from, in words, with the interval's half-width in ln, for single operators
-    apart; what fine-tuning learned of it, and remarks.
+    its latencies; where its estimates come from, in words, and how wide their intervals are; what fine-tuning learned
+    of it, and remarks.
 
     `correctable`: None, or how the correction is told of it, and whether it speaks for networks and for operators."""
 
@@ -39,8 +53,8 @@ class Seen:
     rates: np.ndarray
     readings: tuple[Reading, ...]
     roofline_share: float
-    standing: tuple[str, float]
-    operator_width: float
+    provenance: str
+    widths: Widths
     overlay: overlays.Overlay | None
     remarks: tuple[str, ...]
     correctable: Correctable | None
@@ -83,15 +97,16 @@ class Reader:
             told = overlay.as_measured(platform) if overlay else platform
             read_as, key = self._as_trained(told)
             kin = self._kin(read_as)
-            standing, operator_width, share = self._standing(platform)
+            provenance, widths, share = self._standing(platform)
             if overlay:
-                standing, operator_width = overlay.standing, overlay.standing[1]
+                provenance, width = overlay.standing
+                widths = Widths({}, width, width)
             elif kin:
                 devices = dict.fromkeys(other.device.name for other, _ in kin)
-                standing = f"{standing[0]} and from {' and '.join(devices)}", standing[1]
+                provenance += f" and from {' and '.join(devices)}"
             found = Seen(
                 platform, platform_rates(read_as), tuple(self._read(*k) for k in [(read_as, key), *kin]), share,
-                standing, operator_width, overlay, (remark,) if remark else (), self._correctable(told),
+                provenance, widths, overlay, (remark,) if remark else (), self._correctable(told),
             )  # fmt: skip
             self._platforms[platform.name] = found
         return found
@@ -156,20 +171,21 @@ class Reader:
         counts = (c for key, c in self.bundle.platforms.items() if key.split("|")[0] == device)
         return sum(c["networks"] + c["operators"] for c in counts)
 
-    def _standing(self, platform: Platform) -> tuple[tuple[str, float], float, float]:
-        """Where an estimate of the platform comes from, in words, with the interval's half-width in ln; that of single
-        operators; and the roofline's weight."""
+    def _standing(self, platform: Platform) -> tuple[str, Widths, float]:
+        """Where an estimate of the platform comes from, in words, the intervals' half-widths, and the roofline's
+        weight."""
         device, precision = platform.device.name, platform.precision.value
         networks, operators, elsewhere = self._measured(platform)
         named = self.bundle.config["training"]["named_runtimes"]
         unseen = "new_platform" if named is None or platform.runtime in named else "new_runtime"
-        widths, shares = self.bundle.calibration["half_width"], self.bundle.calibration["roofline_share"]
-        width = operator_width = of_standing(widths, unseen)
+        half, shares = self.bundle.calibration["half_width"], self.bundle.calibration["roofline_share"]
+        own: Mapping[str, float] = {}
+        width = operator_width = of_standing(half, unseen)
         if networks >= ENOUGH:
-            key = f"{device}|{precision}|{platform.runtime}"
-            width = self.bundle.calibration["by_platform"].get(key, widths["known_platform"])
+            own = self.bundle.calibration["by_platform"].get(f"{device}|{precision}|{platform.runtime}", {})
+            width = of_standing(half, "new_kind" if own else "known")
         if networks + operators >= ENOUGH:
-            operator_width = widths["operators"] or width
+            operator_width = half["operators"] or width
         share = of_standing(shares, "known" if networks + operators >= ENOUGH else unseen)
         if networks >= ENOUGH:
             words = f"learned on this platform, {_samples(networks)}"
@@ -180,7 +196,7 @@ class Reader:
             words = f"zero-shot; this device under other settings, {_samples(elsewhere)}"
         else:
             words = "zero-shot from the spec sheet"
-        return (words, width), operator_width, share
+        return words, Widths(own, width, operator_width), share
 
     def _measured(self, platform: Platform) -> tuple[int, int, int]:
         """What training has of a platform in any version of its runtime: networks, single operators, and rows of its

@@ -29,6 +29,7 @@ PROTOCOLS = (
     *CROSS,
     "zero-shot-ablation",
     "new-families",
+    "new-kinds",
     "new-runtimes",
     "help-few-shot",
     *ACCURACY,
@@ -89,7 +90,7 @@ class Setting:
     "--elsewhere",
     multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Tables of new-families and new-runtimes, for the intervals of split.",
+    help="Tables of new-families, new-kinds and new-runtimes, for the intervals of split.",
 )
 @click.option("--threads", default=2, show_default=True)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the table as JSON.")
@@ -112,6 +113,7 @@ def command(
     operators           single operators of unseen shapes (--data)
     zero-shot-ablation  unseen devices by variants of the network and its training (--data)
     new-families        architecture families outside training, others per seed, and whether they are told (--data)
+    new-kinds           kinds of networks that training has on other platforms only, others per seed (--data)
     new-runtimes        runtimes outside training, and how far to trust the roofline there (--data)
     help-few-shot       ten networks of each of HELP's unseen devices (--data)
     nb201-accuracy      Kendall's tau of NAS-Bench-201's test accuracy (--data)
@@ -153,6 +155,7 @@ def _run_of(protocol: str) -> Callable[[Setting], Result]:
         "split": _split,
         "zero-shot-ablation": _zero_shot,
         "new-families": _new_families,
+        "new-kinds": _new_kinds,
         "new-runtimes": _new_runtimes,
         "help-few-shot": _few_shot,
     }.get(protocol, _cross)
@@ -243,6 +246,16 @@ def _new_families(setting: Setting) -> Result:
     )  # fmt: skip
     told = f"Told as out of distribution: {record['hit_rate']:g} % of new families' rows, "
     return record, _tables(record, "networks") + told + f"{record['false_alarms']:g} % of known families'."
+
+
+def _new_kinds(setting: Setting) -> Result:
+    from costmodel.training import cross
+
+    record = cross.new_kinds(
+        _corpus(setting), setting.configs[0], setting.seeds, setting.cache, setting.runs, setting.encoder, _say,
+        setting.steps,
+    )  # fmt: skip
+    return record, _tables(record, "platforms") + f"Inside the interval: {record['coverage']:g} % of those reported."
 
 
 def _new_runtimes(setting: Setting) -> Result:

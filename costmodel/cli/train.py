@@ -51,7 +51,7 @@ from costmodel.errors import BackendUnavailableError, DataError
     "--elsewhere",
     multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Tables of `evaluate new-families` and `new-runtimes`, for the intervals of what training never saw.",
+    help="Tables of `evaluate new-families`, `new-kinds` and `new-runtimes`, for what training never saw.",
 )
 @click.option(
     "--samples",
@@ -114,19 +114,24 @@ def command(
 
 
 def read_elsewhere(tables: Sequence[Path]) -> dict[str, dict[str, float]]:
-    """What `calibrate` takes from tables of `evaluate new-families` and `new-runtimes`. Raises DataError for others."""
+    """What `calibrate` takes from tables of `evaluate new-families`, `new-kinds` and `new-runtimes`.
+
+    Raises DataError for others.
+    """
     found: dict[str, dict[str, float]] = {}
     for path in tables:
         try:
             record = json.loads(path.read_text())
-            if record["protocol"] == "new-families":
-                found["new_family"] = {"half_width": float(record["half_width"]["new_family"])}
+            if record["protocol"] in ("new-families", "new-kinds"):
+                group = {"new-families": "new_family", "new-kinds": "new_kind"}[record["protocol"]]
+                found[group] = {"half_width": float(record["half_width"][group])}
             elif record["protocol"] == "new-runtimes":
                 found["new_runtime"] = {key: float(record[key]) for key in ("half_width", "roofline_share")}
             else:
                 raise KeyError("protocol")
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
-                f"{path} is no table of new-families or new-runtimes; make one with `ledg-cost evaluate … --out`"
+                f"{path} is no table of new-families, new-kinds or new-runtimes;"
+                " make one with `ledg-cost evaluate … --out`"
             ) from error
     return found

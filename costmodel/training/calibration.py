@@ -17,38 +17,54 @@ from costmodel.platforms import parse_runtime, resolve
 from costmodel.training.corpus import Corpus
 from costmodel.training.correct import corrected
 from costmodel.training.export import conformal_quantile
+from costmodel.training.folds import kinds
 from costmodel.training.loop import network_rows, predict_rows, thin
-from costmodel.training.run import Run
+from costmodel.training.run import Run, likeness
 
 ROOFLINE_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 FEWEST = 20
-"""Validation rows of a platform from which it has an interval of its own."""
+"""Validation networks of a kind on a platform from which they have an interval of their own."""
 
 
 def calibrate(run: Run, elsewhere: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Half-widths of the 90 % split-conformal interval from validation rows, and how unseen platforms are best read.
 
-    `half_width` is by group, `by_platform` of networks on platforms with validation rows enough; `known_platform` is of
-    the other platforms' rows together, where they are enough. `unseen_devices` is
+    `half_width` is by group, `by_platform` of each platform's networks by their kind, of all kinds that training has
+    there; where a kind has too few validation networks it is that of all such rows together, `known_platform`, as for
+    networks without a kind of their own. `new_platform` is the width that holds 90 % on each validation device, for
+    the rows of one err together. `unseen_devices` is
     "generic" where hiding the validation devices' numbers and sentence (`features.generic`) gives the lower mean MAPE
     over sources, else "sheet"; `kin` are the runtimes for which reading them through measured platforms (see `kin`) is
     better than both. `roofline_share` is the weight of the roofline in the ln of an answer for a platform that training
     did not measure, chosen with them. A run without held-out devices has none of these. So it is with what other
     protocols measure, unless `elsewhere` (group → `half_width` and, for `new_runtime`, `roofline_share`) has it:
-    networks of new families, and runtimes that training never saw.
+    networks of new families, networks of a kind that training has on other platforms only, and runtimes that training
+    never saw.
     """
     corpus, batches = run.corpus, run.trainer.batches
     y, p, r = predict_rows(run.network, batches, thin(corpus, run.rows.val, 1000, seed=1))
     p = corrected(run, r, p)
     network = np.isin(r, network_rows(corpus, r))
-    key = np.array(keys(run))[corpus.row_platform[r]]
-    own = {str(k): np.flatnonzero(network & (key == k)) for k in np.unique(key)}
-    by_platform = {k: _width(y[at], p[at]) for k, at in own.items() if len(at) >= FEWEST}
-    others = network & ~np.isin(key, list(by_platform))
-    others = others if others.sum() >= FEWEST else network
-    widths: dict[str, float | None] = {"known_platform": _width(y[others], p[others])}
-    widths |= {"operators": _width(y[~network], p[~network])}
-    widths |= {"new_family": None, "new_platform": None, "new_runtime": None}
+    key, (kind, _) = np.array(keys(run))[corpus.row_platform[r]], likeness(run, r)
+
+    def width(of: np.ndarray) -> float | None:
+        return round(conformal_quantile(y[of], p[of], corpus.row_graph[r[of]]), 4) if of.any() else None
+
+    others, own = network.copy(), dict[tuple[str, str], float | None]()
+    trained = kinds_of_platforms(run)
+    for platform, names in trained.items():
+        for name in names:
+            at = network & (key == platform) & (kind == name)
+            if len(np.unique(corpus.row_graph[r[at]])) >= FEWEST:
+                own[platform, name] = width(at)
+                others &= ~at
+    widths: dict[str, float | None] = {"known_platform": width(others if others.any() else network)}
+    by_platform = {
+        platform: {name: own.get((platform, name), widths["known_platform"]) for name in names}
+        for platform, names in trained.items()
+    }
+    widths |= {"operators": width(~network)}
+    widths |= dict.fromkeys(("new_kind", "new_family", "new_platform", "new_runtime"))
     shares: dict[str, float | None] = {"new_platform": None, "new_runtime": None}
     reading, scores = AS_TOLD, dict[str, float]()
     if len(run.rows.val_device):
@@ -63,8 +79,16 @@ def calibrate(run: Run, elsewhere: Mapping[str, Any] | None = None) -> dict[str,
     }  # fmt: skip
 
 
-def _width(y: np.ndarray, p: np.ndarray) -> float | None:
-    return round(conformal_quantile(y, p), 4) if len(y) else None
+def kinds_of_platforms(run: Run) -> dict[str, list[str]]:
+    """Platform, as `keys`, → the kinds of networks of which training has `ENOUGH` measurements there."""
+    corpus, rows = run.corpus, network_rows(run.corpus, run.rows.train)
+    key = np.array(keys(run))[corpus.row_platform[rows]]
+    counts = Counter(zip(key.tolist(), kinds(corpus)[corpus.row_graph[rows]].tolist(), strict=True))
+    found: dict[str, list[str]] = {}
+    for (platform, kind), count in sorted(counts.items()):
+        if count >= ENOUGH:
+            found.setdefault(platform, []).append(kind)
+    return found
 
 
 @dataclass(frozen=True)
@@ -114,12 +138,15 @@ def choose_reading(run: Run, rows: np.ndarray) -> tuple[UnseenReading, dict[str,
 
 def choose_share(run: Run, rows: np.ndarray, network: np.ndarray) -> tuple[float, float, float]:
     """The weight of the roofline that gives answers to rows of unseen platforms the lowest mean MAPE over sources and
-    platforms: that MAPE, the weight, and the interval's half-width in ln at it."""
+    platforms: that MAPE, the weight, and the interval's half-width in ln at it, of the device that needs the widest."""
     y, bound = run.corpus.row_ms[rows], roofline(run.corpus, rows)
+    device = np.array([p[0] for p in run.corpus.platforms])[run.corpus.row_platform[rows]]
     found = []
     for share in ROOFLINE_SHARES:
         p = mixed(network, bound, share)
-        found.append((_error(run.corpus, rows, p), share, round(conformal_quantile(y, p), 4)))
+        own = (device == d for d in np.unique(device))
+        width = max(conformal_quantile(y[at], p[at], run.corpus.row_graph[rows[at]]) for at in own)
+        found.append((_error(run.corpus, rows, p), share, round(width, 4)))
     return min(found)
 
 
@@ -193,16 +220,17 @@ def roofline_shares(run: Run, calibration: Mapping[str, Any]) -> np.ndarray:
 
 def half_widths(run: Run, calibration: Mapping[str, Any], rows: np.ndarray) -> np.ndarray:
     """(n,) half-width in ln of the interval of each row's answer, as the command line gives it."""
-    corpus, of = run.corpus, calibration["half_width"]
-    learned = standing(run, network_rows(corpus, run.rows.train))
-    per_platform = np.array(
-        [
-            calibration["by_platform"].get(k, of["known_platform"]) if s == "known" else of_standing(of, s)
-            for k, s in zip(keys(run), learned, strict=True)
-        ]
-    )
-    widths = per_platform[corpus.row_platform[rows]]
+    corpus, of, own = run.corpus, calibration["half_width"], calibration["by_platform"]
+    known_by_networks = standing(run, network_rows(corpus, run.rows.train))
+    known, key = standing(run, run.rows.train), keys(run)
     operator = ~np.isin(rows, network_rows(corpus, rows))
-    measured = standing(run, run.rows.train)[corpus.row_platform[rows]] == "known"
-    widths[operator & measured] = of["operators"]
-    return widths
+    kind, new = likeness(run, rows)
+    widths = np.zeros(len(rows))
+    for i, platform in enumerate(corpus.row_platform[rows].tolist()):
+        if operator[i] and known[platform] == "known":
+            widths[i] = of["operators"]
+        elif not operator[i] and key[platform] in own:
+            widths[i] = own[key[platform]].get(kind[i], of_standing(of, "new_kind"))
+        else:
+            widths[i] = of_standing(of, known_by_networks[platform])
+    return np.maximum(widths, np.where(new, of["new_family"] or 0.0, 0.0))

@@ -13,14 +13,17 @@ from costmodel.baselines import answer
 from costmodel.baselines.analytic import roofline
 from costmodel.errors import DataError
 from costmodel.metrics import summary
+from costmodel.platforms import load_device
 from costmodel.training.calibration import ROOFLINE_SHARES, mixed
 from costmodel.training.corpus import Corpus
 from costmodel.training.export import conformal_quantile
 from costmodel.training.folds import (
     FAMILY_FOLDS,
+    KIND_FOLDS,
     Fold,
     leave_devices_out,
     leave_families_out,
+    leave_kinds_out,
     leave_networks_out,
     leave_precision_out,
     leave_runtime_out,
@@ -28,7 +31,7 @@ from costmodel.training.folds import (
     unseen_shapes,
 )
 from costmodel.training.loop import CONFIGS, TrainConfig, network_rows, thin
-from costmodel.training.run import Say, familiar, graph_vectors, train
+from costmodel.training.run import Say, likeness, train
 from costmodel.training.tables import Answer, Kept, average, in_order, interval, learned, tabulate
 
 STEPS = {
@@ -37,6 +40,7 @@ STEPS = {
     "neusight": 1200,
     "operators": 1200,
     "new-families": 3000,
+    "new-kinds": 1500,
     "new-runtimes": 1500,
 }
 """Training steps of one fold."""
@@ -200,14 +204,57 @@ def _left_out_families(
         "new networks of known families": usual[~np.isin(corpus.row_graph[usual], np.unique(corpus.row_graph[out]))],
         "networks of new families": fold.rows.test,
     }
-    rule, nothing = familiar(run), np.zeros(0, bool)
+    nothing = np.zeros(0, bool)
     return {
-        name: (
-            corpus.row_ms[rows], in_order(run, rows),
-            nothing if name == "validation" else rule.is_new(graph_vectors(run, rows)),
-        )
+        name: (corpus.row_ms[rows], in_order(run, rows), nothing if name == "validation" else likeness(run, rows)[1])
         for name, rows in groups.items()
+    }
+
+
+def new_kinds(
+    corpus: Corpus, config: str, folds: int, cache: Path, folder: Path, encoder: str, say: Say,
+    steps: int | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """What it costs that training knows a platform, and a kind of networks, but not the kind on the platform.
+
+    Every fold leaves out other kinds. Half of the platforms calibrate the interval, the others are reported; the table
+    has both, by kind of device. `coverage` is the share in % of reported rows inside the interval.
+
+    Raises DataError for more than `KIND_FOLDS` folds.
+    """
+    if folds > KIND_FOLDS:
+        raise DataError(f"new-kinds has {KIND_FOLDS} folds, not {folds}; give --seeds {KIND_FOLDS} at most")
+    setting = replace(fold_config(config, "new-kinds", steps), hold_out=False)
+    answers = [_left_out_kinds(corpus, setting, k, cache, folder / f"new-kinds-{config}", encoder, say)
+               for k in range(folds)]  # fmt: skip
+    found = {side: [np.concatenate([a[side][i] for a in answers]) for i in range(2)] for side in answers[0]}
+    rows, p = found["calibrating"]
+    half = round(conformal_quantile(corpus.row_ms[rows], p), 4)
+    device = np.array([load_device(p[0]).kind for p in corpus.platforms])
+    table: dict[str, dict[str, dict[str, float]]] = {}
+    for side, (rows, p) in found.items():
+        y, kind = corpus.row_ms[rows], device[corpus.row_platform[rows]]
+        for name in np.unique(kind):
+            at = kind == name
+            table[f"{side} · {name}"] = {config: summary(y[at], p[at]) | interval(y[at], p[at], half)}
+    rows, p = found["reported"]
+    return {
+        "seeds": folds, "steps": setting.steps, "half_width": {"new_kind": half},
+        "coverage": interval(corpus.row_ms[rows], p, half)["coverage"], "tables": {"new kinds": table},
     }  # fmt: skip
+
+
+def _left_out_kinds(
+    corpus: Corpus, setting: TrainConfig, number: int, cache: Path, folder: Path, encoder: str, say: Say
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Side → rows and answers of one fold of `new_kinds`."""
+    fold = leave_kinds_out(corpus, number)
+    run = train(
+        corpus, replace(setting, seed=number), cache, folder / str(number), encoder, say, fold.rows, frozenset()
+    )
+    sides = {"calibrating": fold.rows.val_device, "reported": fold.rows.test}
+    drawn = {side: thin(corpus, rows, MOST_ROWS, seed=1) for side, rows in sides.items()}
+    return {side: (rows, in_order(run, rows)) for side, rows in drawn.items()}
 
 
 def new_runtimes(

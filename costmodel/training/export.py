@@ -130,11 +130,14 @@ def write_bundle(
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
 
 
-def conformal_quantile(y: np.ndarray, p: np.ndarray, coverage: float = 0.9) -> float:
-    """Half-width q of the split-conformal interval [p·e^−q, p·e^q]: the ⌈(n+1)·coverage⌉-th smallest |ln(y/p)|.
+def conformal_quantile(y: np.ndarray, p: np.ndarray, of: np.ndarray | None = None, coverage: float = 0.9) -> float:
+    """Half-width q of the split-conformal interval [p·e^−q, p·e^q]: of n |ln(y/p)| the share ⌈(m+1)·coverage⌉/m is
+    within q, or all of them where m is too small for that.
 
-    Source: Lei et al., Distribution-free predictive inference for regression, 2018.
+    m is n, or the number of different `of` (n,): rows of one network err together, and are one sample for the
+    correction. Source: Lei et al., Distribution-free predictive inference for regression, 2018.
     """
     scores = np.sort(np.abs(np.log(y / p)))
-    rank = int(np.ceil((len(scores) + 1) * coverage))
+    samples = len(scores) if of is None else len(np.unique(of))
+    rank = int(np.ceil(np.ceil((samples + 1) * coverage) * (len(scores) / samples)))
     return float(scores[min(rank, len(scores)) - 1])

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from costmodel.bundle import ENOUGH
 from costmodel.errors import DataError
+from costmodel.familiarity import kind_of
 from costmodel.platforms import parse_runtime
 from costmodel.training.corpus import Corpus
 from costmodel.training.loop import Rows, network_rows
@@ -38,6 +40,11 @@ def family_of(name: str) -> str:
 def families(corpus: Corpus) -> np.ndarray:
     """(G,) family of each graph."""
     return np.array([family_of(name) for name in corpus.names])
+
+
+def kinds(corpus: Corpus) -> np.ndarray:
+    """(G,) the kind of each network, as `familiarity.kind_of`."""
+    return np.array([kind_of(name) for name in corpus.names])
 
 
 def _selection(corpus: Corpus, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -176,6 +183,39 @@ def _family_side(name: str, fold: int) -> str:
     family = architecture(name)
     place = int(hashlib.sha256(family.encode()).hexdigest()[:8], 16) % (2 * FAMILY_FOLDS) - 2 * fold
     return {0: "val", 1: "test"}.get(place, "") if family else ""
+
+
+KIND_FOLDS = 2
+"""Folds of `leave_kinds_out`."""
+
+
+def leave_kinds_out(corpus: Corpus, fold: int = 0) -> Fold:
+    """Platforms with networks of several kinds lose one of them, another in each fold.
+
+    Every other such platform tests, on graphs of the test split; the rest calibrate (`val_device`), on those of the
+    validation split.
+    """
+    rows, split = np.arange(len(corpus.row_ms)), corpus.graph_split[corpus.row_graph]
+    runtimes = [(device, precision, parse_runtime(runtime)[0]) for device, precision, runtime in corpus.platforms]
+    platform = np.array(["|".join(p) for p in runtimes])[corpus.row_platform]
+    kind = kinds(corpus)[corpus.row_graph]
+    trains = network_rows(corpus, rows[split == "train"])
+    gone, tests, several = np.zeros(len(rows), bool), np.zeros(len(rows), bool), 0
+    for name in np.unique(platform[trains]):
+        known, counts = np.unique(kind[trains[platform[trains] == name]], return_counts=True)
+        known = known[counts >= ENOUGH]
+        if len(known) > 1:
+            own = (platform == name) & (kind == known[(several + fold) % len(known)])
+            gone |= own
+            tests |= own & (several % 2 == 1)
+            several += 1
+    return Fold(
+        f"new kinds {fold}",
+        Rows(
+            rows[~gone & (split == "train")], rows[~gone & (split == "val")], rows[gone & ~tests & (split == "val")],
+            rows[tests & (split == "test")], NOTHING,
+        ),
+    )  # fmt: skip
 
 
 def neusight(corpus: Corpus, gpu: str) -> Fold:

@@ -30,6 +30,7 @@ from costmodel.training.corpus import MEASURED, Corpus, LoadGraph, build_corpus,
 from costmodel.training.correct import correctable_platforms, corrected, correction
 from costmodel.training.embeddings import embed
 from costmodel.training.export import write_bundle
+from costmodel.training.folds import kinds
 from costmodel.training.loop import Rows, TrainConfig, Trainer, network_rows, predict_rows, thin
 from costmodel.training.split import TEST_DEVICES, VALIDATION_DEVICES
 
@@ -54,6 +55,11 @@ class Run:
     def correction(self) -> Correction | None:
         """What trees add to the network's answers; fitted when it is first asked for."""
         return correction(self) if self.corrects else None
+
+    @cached_property
+    def familiar(self) -> Familiar:
+        """What the network takes for in distribution."""
+        return _familiar(self)
 
 
 def prepare(data: Path, cache: Path, load: LoadGraph, say: Say) -> Corpus:
@@ -126,14 +132,15 @@ REFERENCES, OTHERS = 1000, 150
 """Training networks of the most varied source whose vectors a bundle keeps, and of every other source."""
 
 
-def graph_vectors(run: Run, rows: np.ndarray) -> np.ndarray:
-    """(n, d) vector of each row's graph, at the row's batch."""
-    found = [np.zeros((0, run.trainer.config.model.width), np.float32)]
+def graph_vectors(run: Run, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n, d) vector of each row's graph at the row's batch, and (n, 4) its statistics."""
+    vectors, stats = [np.zeros((0, run.trainer.config.model.width), np.float32)], [np.zeros((0, 4), np.float32)]
     with torch.no_grad():
         for at in range(0, len(rows), 16):
             step = run.trainer.batches.pack([rows[i : i + 1] for i in range(at, min(at + 16, len(rows)))])
-            found.append(run.network.eval().encode(step.batch)[1].numpy())
-    return np.concatenate(found)
+            vectors.append(run.network.eval().encode(step.batch)[1].numpy())
+            stats.append(step.batch.stats.numpy())
+    return np.concatenate(vectors), np.concatenate(stats)
 
 
 def drawn_rows(corpus: Corpus, rows: np.ndarray, most: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -151,17 +158,29 @@ def drawn_rows(corpus: Corpus, rows: np.ndarray, most: int, seed: int = 0) -> di
     return found
 
 
-def familiar(run: Run) -> Familiar:
-    """What the run takes for in distribution, from its training and validation networks."""
-    known = run.rows.train
-    of_source = np.array(run.corpus.sources)[run.corpus.row_source[known]]
-    references = [
-        *drawn_rows(run.corpus, known[of_source == "timm"], REFERENCES).values(),
-        *drawn_rows(run.corpus, known[of_source != "timm"], OTHERS).values(),
-    ]
-    unseen = drawn_rows(run.corpus, network_rows(run.corpus, run.rows.val), 100)
-    limits = [graph_vectors(run, rows) for rows in unseen.values()]
-    return Familiar.fit(graph_vectors(run, np.concatenate(references)), limits)
+def _familiar(run: Run) -> Familiar:
+    """From a run's training and validation networks."""
+    corpus, known = run.corpus, run.rows.train
+    of_source = np.array(corpus.sources)[corpus.row_source[known]]
+    references = np.concatenate(
+        [
+            *drawn_rows(corpus, known[of_source == "timm"], REFERENCES).values(),
+            *drawn_rows(corpus, known[of_source != "timm"], OTHERS).values(),
+        ]
+    )
+    unseen = drawn_rows(corpus, network_rows(corpus, run.rows.val), 100)
+    limits = [graph_vectors(run, rows)[0] for rows in unseen.values()]
+    return Familiar.fit(*graph_vectors(run, references), kinds(corpus)[corpus.row_graph[references]], limits)
+
+
+def likeness(run: Run, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) the kind that the network takes each row's graph for at its batch, and (n,) whether it is out of
+    distribution."""
+    corpus = run.corpus
+    pair = corpus.row_graph[rows].astype(np.int64) << 32 | corpus.row_batch[rows].astype(np.int64)
+    _, first, place = np.unique(pair, return_index=True, return_inverse=True)
+    vectors, stats = graph_vectors(run, rows[first])
+    return run.familiar.kind(vectors, stats)[place], run.familiar.is_new(vectors)[place]
 
 
 def validation(run: Run) -> dict[str, Any]:
@@ -207,7 +226,7 @@ def release(run: Run, folder: Path, language: Path, calibration: Mapping[str, An
         calibration,
         summary_,
         facts,
-        familiar(run),
+        run.familiar,
         run.correction,
     )
 

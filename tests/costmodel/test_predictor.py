@@ -157,7 +157,7 @@ def test_networks_unlike_training_are_told_where_that_was_measured(tmp_path: Pat
     folder = tmp_path / "bundle"
     shutil.copytree(RELEASED, folder)
     rule = Familiar.from_bytes((folder / FILE).read_bytes())
-    raw = Familiar(rule.references, rule.scale, -1.0).to_bytes()  # whatever comes is far
+    raw = replace(rule, limit=-1.0).to_bytes()  # whatever comes is far
     (folder / FILE).write_bytes(raw)
     config = json.loads((folder / "config.json").read_text())
     config["sha256"][FILE] = hashlib.sha256(raw).hexdigest()
@@ -173,6 +173,24 @@ def test_networks_unlike_training_are_told_where_that_was_measured(tmp_path: Pat
     low, high = found[1.5].interval_ms
     assert high / low > found[None].interval_ms[1] / found[None].interval_ms[0]
     assert high == pytest.approx(found[1.5].latency_ms * np.exp(1.5))
+
+
+def test_kinds_that_a_platform_was_not_measured_with_have_the_wider_interval() -> None:
+    model = LeDGFormerModel(Bundle())
+    platform = resolve("t4", "fp32", "paddle-trt")
+    own = model.bundle.calibration["by_platform"]["t4|fp32|paddle-trt"]
+    model.bundle.calibration["half_width"] |= {"new_kind": 0.9, "new_family": None}
+    found = {}
+    for kind in ("own", "other"):
+        model = LeDGFormerModel(model.bundle)
+        encoded = model.encode(small_net(4))
+        (like,) = model._familiar.kind(encoded.graph, encoded.stats)
+        own.clear()
+        own[str(like) if kind == "own" else "something else"] = 0.2
+        found[kind] = model.estimate(small_net(4), platform)
+    for kind, width in (("own", 0.2), ("other", 0.9)):
+        assert found[kind].interval_ms[1] == pytest.approx(found[kind].latency_ms * np.exp(width))
+        assert any("measured with other kinds" in w for w in found[kind].warnings) == (kind == "other")
 
 
 def test_the_roofline_has_the_say_that_calibration_gives_it(tmp_path: Path) -> None:

@@ -121,6 +121,25 @@ def test_new_families_are_measured_with_their_interval(
     assert record["false_alarms"] == rows["new networks of known families"]["default"]["told_new"]
 
 
+def test_new_kinds_are_measured_on_half_of_the_platforms(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny(monkeypatch)
+    monkeypatch.setattr("costmodel.training.folds.ENOUGH", 10)
+    names = [f"{'timm' if i % 2 else 'nb201'}/{n.split('/')[1]}" for i, n in enumerate(corpus.names)]
+    record = cross.new_kinds(replace(corpus, names=names), "default", 2, tmp_path, tmp_path, "none", quiet)
+    table = record["tables"]["new kinds"]
+    assert set(table) == {"calibrating · gpu", "reported · gpu"}
+    assert {row["default"]["half_width"] for row in table.values()} == {record["half_width"]["new_kind"]}
+    assert table["calibrating · gpu"]["default"]["coverage"] >= 90
+    assert table["reported · gpu"]["default"]["coverage"] == record["coverage"]
+    path = tmp_path / "kinds.json"
+    path.write_text(json.dumps({"protocol": "new-kinds", **record}))
+    assert read_elsewhere([path]) == {"new_kind": {"half_width": record["half_width"]["new_kind"]}}
+    with pytest.raises(DataError, match="2 folds"):
+        cross.new_kinds(corpus, "default", 3, tmp_path, tmp_path, "none", quiet)
+
+
 def test_new_runtimes_say_how_far_to_trust_the_roofline(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

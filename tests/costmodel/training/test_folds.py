@@ -22,8 +22,10 @@ from costmodel.training.folds import (
     families,
     family_of,
     in_domain,
+    kinds,
     leave_devices_out,
     leave_families_out,
+    leave_kinds_out,
     leave_networks_out,
     leave_precision_out,
     leave_runtime_out,
@@ -206,6 +208,28 @@ def test_new_families_stand_on_one_side(corpus: Corpus) -> None:
     assert not others & (sets["val_device"] | sets["test"])
     assert architecture("timm/tf_efficientnet_b0@224") == "efficientnet"
     assert architecture("gen/vgg/3") == ""
+
+
+def test_new_kinds_are_known_from_other_platforms(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("costmodel.training.folds.ENOUGH", 10)
+    mixed = replace(corpus, names=[("nb201/" if i % 2 else "timm/") + str(i) for i in range(len(corpus.names))])
+    kind = kinds(mixed)[mixed.row_graph]
+
+    def pairs(rows: np.ndarray) -> set[tuple[int, str]]:
+        return set(zip(mixed.row_platform[rows].tolist(), kind[rows].tolist(), strict=True))
+
+    gone = []
+    for number in range(2):
+        rows = leave_kinds_out(mixed, number).rows
+        known, out = pairs(rows.train) | pairs(rows.val), pairs(rows.val_device) | pairs(rows.test)
+        assert not known & out
+        assert {platform for platform, _ in out} == {0, 1, 2} == {platform for platform, _ in known}
+        assert {platform for platform, _ in pairs(rows.test)} == {1}
+        assert {kind for _, kind in known} == {"nb201", "timm"}
+        assert set(mixed.graph_split[mixed.row_graph[rows.test]]) == {"test"}
+        assert set(mixed.graph_split[mixed.row_graph[rows.val_device]]) == {"val"}
+        gone.append(out)
+    assert not gone[0] & gone[1]
 
 
 def test_zero_shot_leaves_a_platform_and_its_networks_out(corpus: Corpus) -> None:

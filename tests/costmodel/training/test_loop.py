@@ -30,6 +30,8 @@ from costmodel.training.calibration import (  # noqa: E402
     unseen_answers,
 )
 from costmodel.training.corpus import Corpus, Row, lower, read_corpus, write_shard  # noqa: E402
+from costmodel.training.export import conformal_quantile  # noqa: E402
+from costmodel.training.folds import kinds  # noqa: E402
 from costmodel.training.loop import TrainConfig, Trainer, divide, forward, known_platforms, predict_rows  # noqa: E402
 from costmodel.training.run import Run  # noqa: E402
 from costmodel.training.split import TEST_DEVICES, VALIDATION_DEVICES, split_of  # noqa: E402
@@ -324,9 +326,20 @@ def test_the_roofline_speaks_for_platforms_that_training_lacks(batches: Batches,
     np.testing.assert_allclose(mixed(plain, bound, 0.5) ** 2, plain * bound)
     widths = half_widths(run, found, rows)
     assert (widths[share[run.corpus.row_platform[rows]] > 0] == 0.7).all()
-    own = {**found, "by_platform": {"t4|fp16|tensorrt": 0.1}}
+    found["half_width"] |= {"new_kind": 0.4, "new_family": 0.0}
     t4 = run.corpus.row_platform[rows] == run.corpus.platforms.index(("t4", "fp16", "tensorrt"))
-    assert set(half_widths(run, own, rows)[t4]) == {0.1}
+    (kind,) = set(kinds(run.corpus))
+    for by_kind, width in (({kind: 0.1}, 0.1), ({"another": 0.1}, 0.4)):
+        own = {**found, "by_platform": {"t4|fp16|tensorrt": by_kind}}
+        assert set(half_widths(run, own, rows)[t4]) == {width}
+
+
+def test_the_rows_of_one_network_are_one_sample_of_an_interval() -> None:
+    y, p = np.exp(np.arange(100) / 100), np.ones(100)
+    assert conformal_quantile(y, p) == pytest.approx(0.90)  # the 91st of 100
+    assert conformal_quantile(y, p, np.arange(100)) == pytest.approx(0.90)
+    assert conformal_quantile(y, p, np.arange(100) // 5) == pytest.approx(0.94)  # 19 of 20 networks
+    assert conformal_quantile(y, p, np.arange(100) // 25) == pytest.approx(0.99)  # four networks hold no 90 %
 
 
 def test_unmeasured_platforms_are_read_through_their_kin(
