@@ -9,7 +9,7 @@ by `ledg-cost evaluate new-families`.
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -56,36 +56,38 @@ class Familiar:
         """(n,) root mean square distance of graph vectors (n, d) from the nearest reference."""
         return np.asarray(np.sqrt(self._squared(vectors).min(1)))
 
-    def kind(self, vectors: np.ndarray, stats: np.ndarray) -> np.ndarray:
-        """(n,) the kind of the reference that is nearest to graphs of vectors (n, d) and statistics (n, 4)."""
-        apart = (sizes(stats)[:, None] - self.sizes) / (self.sizes.std(0) + 1e-6)
-        return np.asarray(self.kinds[(self._squared(vectors) + np.square(apart).mean(2)).argmin(1)])
+    def likeness(self, vectors: np.ndarray, stats: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of graphs of vectors (n, d) and statistics (n, 4): (n,) the kind of the reference that is nearest in both,
+        and (n,) whether it is out of distribution."""
+        squared, (_, _, sized, spread) = self._squared(vectors), self._wide
+        apart = squared.copy()
+        for own, theirs in zip((sizes(stats) / spread).astype(np.float32).T, sized.T, strict=True):
+            apart += np.square(own[:, None] - theirs) / 2
+        return self.kinds[apart.argmin(1)], np.sqrt(squared.min(1)) > self.limit
 
     def _squared(self, vectors: np.ndarray) -> np.ndarray:
         """(n, m) mean squares of the differences of vectors (n, d) from the references."""
-        (r, own), x = self._wide, vectors / self.scale
+        (r, own, _, _), x = self._wide, (vectors / self.scale).astype(np.float32)
         return np.asarray(np.maximum((x**2).sum(1)[:, None] - 2 * x @ r.T + own, 0) / x.shape[1])
 
     @cached_property
-    def _wide(self) -> tuple[np.ndarray, np.ndarray]:
-        """The references in single precision, and the square of each one's length."""
-        r = self.references.astype(np.float32)
-        return r, (r**2).sum(1)
-
-    def is_new(self, vectors: np.ndarray) -> np.ndarray:
-        """(n,) whether graphs of these vectors (n, d) are out of distribution."""
-        return np.asarray(self.distance(vectors) > self.limit)
+    def _wide(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The references in single precision, the square of each one's length, their sizes in units of the spread, and
+        that spread (2,)."""
+        r, spread = self.references.astype(np.float32), self.sizes.std(0) + 1e-6
+        return r, (r**2).sum(1), self.sizes / spread, spread
 
     def to_bytes(self) -> bytes:
         """The file's content."""
         buffer = io.BytesIO()
-        arrays = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
-        np.savez_compressed(buffer, **arrays)
+        np.savez_compressed(
+            buffer, references=self.references, sizes=self.sizes, kinds=self.kinds, scale=self.scale,
+            limit=np.float64(self.limit),
+        )  # fmt: skip
         return buffer.getvalue()
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> Familiar:
         """What `to_bytes` wrote."""
         with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
-            read = {f.name: arrays[f.name] for f in fields(cls)}
-        return cls(**{**read, "limit": float(read["limit"])})
+            return cls(arrays["references"], arrays["sizes"], arrays["kinds"], arrays["scale"], float(arrays["limit"]))

@@ -179,8 +179,8 @@ def likeness(run: Run, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     corpus = run.corpus
     pair = corpus.row_graph[rows].astype(np.int64) << 32 | corpus.row_batch[rows].astype(np.int64)
     _, first, place = np.unique(pair, return_index=True, return_inverse=True)
-    vectors, stats = graph_vectors(run, rows[first])
-    return run.familiar.kind(vectors, stats)[place], run.familiar.is_new(vectors)[place]
+    kind, is_new = run.familiar.likeness(*graph_vectors(run, rows[first]))
+    return kind[place], is_new[place]
 
 
 def validation(run: Run) -> dict[str, Any]:

@@ -13,13 +13,13 @@ def test_what_is_far_from_every_reference_is_new_and_survives_the_file() -> None
     near = rng.normal(0, 1, (300, 16)) * np.arange(1, 17)
     stats = rng.uniform(0.5, 1, (300, 4))
     rule = Familiar.fit(near[:200], stats[:200], np.array(["a", "bc"] * 100), [near[200:], near[:0]])
-    told = rule.is_new(near[200:])
+    told = rule.likeness(near[200:], stats[200:])[1]
     assert abs(told.mean() - (1 - QUANTILE)) <= 0.01
     far = near[:5] + 30 * np.arange(1, 17)
-    assert rule.is_new(far).all()
+    assert rule.likeness(far, stats[:5])[1].all()
     again = Familiar.from_bytes(rule.to_bytes())
     np.testing.assert_array_equal(again.distance(near), rule.distance(near))
-    np.testing.assert_array_equal(again.kind(near, stats), rule.kind(near, stats))
+    np.testing.assert_array_equal(again.likeness(near, stats), rule.likeness(near, stats))
     assert again.limit == rule.limit
 
 
@@ -46,9 +46,9 @@ def test_a_graph_is_of_the_kind_of_the_reference_that_is_like_it_in_structure_an
     columns[:, 0, COLUMNS.index("weights")] = np.where(kinds == "nb201", 1e5, 1e7)
     stats = np.stack([statistics(c, 1) for c in columns])
     rule = Familiar.fit(references, stats, kinds, [])
-    assert rule.kind(references[3:6] + 0.001, stats[3:6]).tolist() == ["nb201", "timm", "fbnet"]
+    assert rule.likeness(references[3:6] + 0.001, stats[3:6])[0].tolist() == ["nb201", "timm", "fbnet"]
     assert rule.distance(references[3:6] + 0.001).max() < 0.01
-    assert rule.kind(references[3:4], stats[4:5])[0] != "nb201"  # its operators, a thousand times larger
+    assert rule.likeness(references[3:4], stats[4:5])[0] != "nb201"  # its operators, a thousand times larger
     at_batch = statistics(columns[4] * 64, 64)
     np.testing.assert_allclose(sizes(at_batch[None])[0, 0], sizes(stats[4:5])[0, 0], atol=1e-4)
     assert kind_of("nb201/|nor_conv_3x3~0|+|none~0|") == "nb201"
