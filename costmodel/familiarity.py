@@ -1,9 +1,8 @@
-"""Which training networks a graph is like, and whether it is like any: by the nearest of their vectors.
+"""Which training networks a graph is like, and whether it is like any: by the nearest of their vectors and sizes.
 
-A bundle keeps vectors of training networks, which tell operators and structure, and their sizes. A graph is of the
-kind of the one that is nearest in both; it counts as out of distribution where its vector is farther from all of them
-than those of 97 % of the unseen networks of the most varied source are. How often that tells new families is measured
-by `ledg-cost evaluate new-families`.
+A bundle keeps both of training networks: vectors tell operators and structure. A graph is of the kind of the nearest;
+it counts as out of distribution where it is farther from all of them than 97 % of the unseen networks of the most
+varied source are. How often that tells new families is measured by `ledg-cost evaluate new-families`.
 """
 
 from __future__ import annotations
@@ -25,6 +24,10 @@ def kind_of(name: str) -> str:
     return name.split("/")[0]
 
 
+Described = tuple[np.ndarray, np.ndarray]
+"""Vectors (n, d) of graphs and their `features.statistics` (n, 4)."""
+
+
 def sizes(stats: np.ndarray) -> np.ndarray:
     """(n, 2) log2 of FLOPs per input and of parameters of graphs with `features.statistics` (n, 4)."""
     batch, flops, weights = 20 * stats[:, :3].T
@@ -43,32 +46,27 @@ class Familiar:
     limit: float
 
     @classmethod
-    def fit(cls, references: np.ndarray, stats: np.ndarray, kinds: np.ndarray, unseen: list[np.ndarray]) -> Familiar:
-        """`references` (m, d) of training networks with their `stats` (m, 4) and `kinds` (m,); `unseen` (n, d) of
-        validation ones, an array per source. Sources of few networks set the limit only where no other does."""
-        scale, size = references.std(0) + 1e-6, sizes(stats).astype(np.float32)
-        found = cls((references / scale).astype(np.float16), size, kinds, scale.astype(np.float32), np.inf)
-        many = [vectors for vectors in unseen if len(vectors) >= FEWEST] or [v for v in unseen if len(v)]
-        limits = [float(np.quantile(found.distance(vectors), QUANTILE)) for vectors in many]
+    def fit(cls, references: Described, kinds: np.ndarray, unseen: list[Described]) -> Familiar:
+        """From training networks and their `kinds` (m,), and validation networks of each source. Sources of few
+        networks set the limit only where no other does."""
+        vectors, stats = references
+        scale = vectors.std(0) + 1e-6
+        found = cls(
+            (vectors / scale).astype(np.float16), sizes(stats).astype(np.float32), kinds, scale.astype(np.float32),
+            np.inf,
+        )  # fmt: skip
+        many = [own for own in unseen if len(own[0]) >= FEWEST] or [own for own in unseen if len(own[0])]
+        limits = [float(np.quantile(found.nearest(*own)[0], QUANTILE)) for own in many]
         return replace(found, limit=max(limits, default=np.inf))
 
-    def distance(self, vectors: np.ndarray) -> np.ndarray:
-        """(n,) root mean square distance of graph vectors (n, d) from the nearest reference."""
-        return np.asarray(np.sqrt(self._squared(vectors).min(1)))
-
-    def likeness(self, vectors: np.ndarray, stats: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of graphs of vectors (n, d) and statistics (n, 4): (n,) the kind of the reference that is nearest in both,
-        and (n,) whether it is out of distribution."""
-        squared, (_, _, sized, spread) = self._squared(vectors), self._wide
-        apart = squared.copy()
-        for own, theirs in zip((sizes(stats) / spread).astype(np.float32).T, sized.T, strict=True):
-            apart += np.square(own[:, None] - theirs) / 2
-        return self.kinds[apart.argmin(1)], np.sqrt(squared.min(1)) > self.limit
-
-    def _squared(self, vectors: np.ndarray) -> np.ndarray:
-        """(n, m) mean squares of the differences of vectors (n, d) from the references."""
-        (r, own, _, _), x = self._wide, (vectors / self.scale).astype(np.float32)
-        return np.asarray(np.maximum((x**2).sum(1)[:, None] - 2 * x @ r.T + own, 0) / x.shape[1])
+    def nearest(self, vectors: np.ndarray, stats: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) how far graphs of vectors (n, d) and `features.statistics` (n, 4) are from the nearest reference, and
+        (n,) its kind. Both parts are root mean squares in units of the references' spread, and add up in squares."""
+        (r, own, size, spread), x = self._wide, (vectors / self.scale).astype(np.float32)
+        squared = np.maximum((x**2).sum(1)[:, None] - 2 * x @ r.T + own, 0) / x.shape[1]
+        for theirs, of_reference in zip((sizes(stats) / spread).astype(np.float32).T, size.T, strict=True):
+            squared += np.square(theirs[:, None] - of_reference) / len(spread)
+        return np.sqrt(squared.min(1)), self.kinds[squared.argmin(1)]
 
     @cached_property
     def _wide(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -279,9 +279,9 @@ class LeDGFormerModel:
     def _likeness(self, encoded: Encoded) -> tuple[str, float]:
         """The kind of the most similar training network, and the half-width in ln for a network unlike all of them; 0
         for others, and where that was never measured."""
-        (kind,), (is_new,) = self._familiar.likeness(encoded.graph, encoded.stats)
+        (distance,), (kind,) = self._familiar.nearest(encoded.graph, encoded.stats)
         width: float | None = self.bundle.calibration["half_width"]["new_family"]
-        return str(kind), width if width and is_new else 0.0
+        return str(kind), width if width and distance > self._familiar.limit else 0.0
 
 
 @lru_cache(maxsize=2)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from costmodel.correction import Correction
-from costmodel.familiarity import Familiar
+from costmodel.familiarity import Described, Familiar
 from costmodel.finetune.overlay import sheet_id
 from costmodel.metrics import summary
 from costmodel.model import LeDGFormer
@@ -132,7 +132,7 @@ REFERENCES, OTHERS = 1000, 150
 """Training networks of the most varied source whose vectors a bundle keeps, and of every other source."""
 
 
-def graph_vectors(run: Run, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def described(run: Run, rows: np.ndarray) -> Described:
     """(n, d) vector of each row's graph at the row's batch, and (n, 4) its statistics."""
     vectors, stats = [np.zeros((0, run.trainer.config.model.width), np.float32)], [np.zeros((0, 4), np.float32)]
     with torch.no_grad():
@@ -169,8 +169,8 @@ def _familiar(run: Run) -> Familiar:
         ]
     )
     unseen = drawn_rows(corpus, network_rows(corpus, run.rows.val), 100)
-    limits = [graph_vectors(run, rows)[0] for rows in unseen.values()]
-    return Familiar.fit(*graph_vectors(run, references), kinds(corpus)[corpus.row_graph[references]], limits)
+    limits = [described(run, rows) for rows in unseen.values()]
+    return Familiar.fit(described(run, references), kinds(corpus)[corpus.row_graph[references]], limits)
 
 
 def likeness(run: Run, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -179,8 +179,8 @@ def likeness(run: Run, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     corpus = run.corpus
     pair = corpus.row_graph[rows].astype(np.int64) << 32 | corpus.row_batch[rows].astype(np.int64)
     _, first, place = np.unique(pair, return_index=True, return_inverse=True)
-    kind, is_new = run.familiar.likeness(*graph_vectors(run, rows[first]))
-    return kind[place], is_new[place]
+    distance, kind = run.familiar.nearest(*described(run, rows[first]))
+    return kind[place], distance[place] > run.familiar.limit
 
 
 def validation(run: Run) -> dict[str, Any]:

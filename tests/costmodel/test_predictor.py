@@ -184,7 +184,7 @@ def test_kinds_that_a_platform_was_not_measured_with_have_the_wider_interval() -
     for kind in ("own", "other"):
         model = LeDGFormerModel(model.bundle)
         encoded = model.encode(small_net(4))
-        (like,) = model._familiar.likeness(encoded.graph, encoded.stats)[0]
+        (like,) = model._familiar.nearest(encoded.graph, encoded.stats)[1]
         own.clear()
         own[str(like) if kind == "own" else "something else"] = 0.2
         found[kind] = model.estimate(small_net(4), platform)
