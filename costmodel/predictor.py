@@ -153,7 +153,9 @@ class LeDGFormerModel:
             notes.append(f"not in the training data: {', '.join(encoded.unseen_sentences[:4])}{tail}")
         kind, wide = self._likeness(encoded)
         if wide:
-            notes.append("out of distribution: no training network is like this one, so the interval is wider")
+            normalized = any(node.op == "BatchNormalization" for node in prepared.graph.nodes)
+            cure = "; export it in evaluation mode, which folds its BatchNormalization" if normalized else ""
+            notes.append(f"out of distribution: no training network is like this one, so the interval is wider{cure}")
         answers = []
         for seen, log_latency, share, times in self._overlaid_runs([encoded], platforms):
             for i, one in enumerate(seen):

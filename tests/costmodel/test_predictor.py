@@ -9,8 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
+from costmodel.api import load_graph
 from costmodel.bundle import RELEASED, WEIGHTS, Bundle
 from costmodel.errors import CorruptBundleError
 from costmodel.familiarity import FILE, Familiar
@@ -29,6 +31,7 @@ from costmodel.predictor import LeDGFormerModel, load
 from tests.costmodel.test_features import small_net
 
 PLATFORMS = [resolve("t4", "int8"), resolve("v100", "fp32", "pytorch-eager-2.1"), resolve("raspi4", "fp32", "unknown")]
+RESNET = Path(onnx.__file__).parent / "backend/test/data/light/light_resnet50.onnx"
 
 
 def test_onnxruntime_equals_torch() -> None:
@@ -170,6 +173,9 @@ def test_networks_unlike_training_are_told_where_that_was_measured(tmp_path: Pat
         found[width] = LeDGFormerModel(folder).estimate(small_net(4), resolve("t4", "fp32", "paddle-trt"))
     assert not any("out of distribution" in w for w in found[None].warnings)
     assert any("out of distribution" in w for w in found[1.5].warnings)
+    assert not any("BatchNormalization" in w for w in found[1.5].warnings)
+    kept = LeDGFormerModel(folder).estimate(load_graph(RESNET), resolve("t4"))
+    assert any("out of distribution" in w and "folds its BatchNormalization" in w for w in kept.warnings)
     low, high = found[1.5].interval_ms
     assert high / low > found[None].interval_ms[1] / found[None].interval_ms[0]
     assert high == pytest.approx(found[1.5].latency_ms * np.exp(1.5))
