@@ -227,7 +227,7 @@ def half_widths(run: Run, calibration: Mapping[str, Any], rows: np.ndarray) -> n
     kind, new = likeness(run, rows)
     widths = np.zeros(len(rows))
     for i, platform in enumerate(corpus.row_platform[rows].tolist()):
-        if operator[i] and known[platform] == "known":
+        if operator[i] and known[platform] == "known" and of["operators"]:
             widths[i] = of["operators"]
         elif not operator[i] and key[platform] in own:
             widths[i] = own[key[platform]].get(kind[i], of_standing(of, "new_kind"))
