@@ -155,7 +155,10 @@ class LeDGFormerModel:
         if wide:
             normalized = any(node.op == "BatchNormalization" for node in prepared.graph.nodes)
             cure = "; export it in evaluation mode, which folds its BatchNormalization" if normalized else ""
-            notes.append(f"out of distribution: no training network is like this one, so the interval is wider{cure}")
+            notes.append(
+                "out of distribution: no training network is like this one, so the interval is a factor of"
+                f" {np.exp(wide):.2f} or more{cure}"
+            )
         answers = []
         for seen, log_latency, share, times in self._overlaid_runs([encoded], platforms):
             for i, one in enumerate(seen):
