@@ -6,7 +6,7 @@ head.onnx          vectors + platforms → latency and node shares
 model.safetensors  the same weights for training and fine-tuning
 language/          sentence table and student encoder
 calibration.json   half-widths of the interval
-familiar.npz       vectors of training networks and their kinds, to tell what is unlike them
+familiar.npz       vectors, sizes and kinds of training networks, to tell what is like them
 correction.npz     trees for what the network leaves over on measured platforms; not in every bundle
 card.md            what it was trained on and how it did
 """

@@ -154,7 +154,9 @@ class LeDGFormerModel:
         kind, wide = self._likeness(encoded)
         if wide:
             normalized = any(node.op == "BatchNormalization" for node in prepared.graph.nodes)
-            cure = "; export it in evaluation mode, which folds its BatchNormalization" if normalized else ""
+            cure = (
+                "; an ONNX export in evaluation mode folds its BatchNormalization, which may help" if normalized else ""
+            )
             notes.append(
                 "out of distribution: no training network is like this one, so the interval is a factor of"
                 f" {np.exp(wide):.2f} or more{cure}"

@@ -122,13 +122,11 @@ def read_elsewhere(tables: Sequence[Path]) -> dict[str, dict[str, float]]:
     for path in tables:
         try:
             record = json.loads(path.read_text())
-            if record["protocol"] in ("new-families", "new-kinds"):
-                group = {"new-families": "new_family", "new-kinds": "new_kind"}[record["protocol"]]
-                found[group] = {"half_width": float(record["half_width"][group])}
-            elif record["protocol"] == "new-runtimes":
+            if record["protocol"] == "new-runtimes":
                 found["new_runtime"] = {key: float(record[key]) for key in ("half_width", "roofline_share")}
             else:
-                raise KeyError("protocol")
+                group = {"new-families": "new_family", "new-kinds": "new_kind"}[record["protocol"]]
+                found[group] = {"half_width": float(record["half_width"][group])}
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"{path} is no table of new-families, new-kinds or new-runtimes;"
