@@ -24,7 +24,7 @@ from costmodel.errors import BundleVersionError, CorruptBundleError
 from costmodel.features import COLUMNS
 from costmodel.prompts import TEMPLATE_VERSION
 
-BUNDLE_FORMAT = 4
+BUNDLE_FORMAT = 5
 ENCODE, HEAD, WEIGHTS = "encode.onnx", "head.onnx", "model.safetensors"
 RELEASED = Path(__file__).parent / "bundle_v1"
 ENOUGH = 30

@@ -11,7 +11,8 @@ import numpy as np
 
 from costmodel.analysis import Analysis, NodeCost, analyze, peak_memory_bytes, trip_count
 from costmodel.canonical import canonical
-from costmodel.features import FUSING_RUNTIMES, GraphFeatures, extract, platform_rates, roofline_times
+from costmodel.features import FUSING_RUNTIMES, GraphFeatures, batch_of, extract, platform_rates, roofline_times
+from costmodel.forms import Rewritten
 from costmodel.ir import DType, Graph, Node
 from costmodel.kinds import kind_counts, node_kinds
 from costmodel.platforms import Platform
@@ -43,28 +44,36 @@ class Operators(Sequence[OperatorCost]):
     """
 
     def __init__(
-        self, prepared: Prepared, groups: Sequence[int], node_ms: np.ndarray, times: np.ndarray, latency_ms: float
-    ) -> None:
-        """`node_ms` (n,) in proportion to the nodes' parts of `latency_ms`; `times` (n, 4) as in `roofline_times`."""
-        self._nodes, self._costs, self._groups = prepared.graph.nodes, prepared.analysis.nodes, groups
+        self, prepared: Prepared, platform: Platform, node_ms: np.ndarray, times: np.ndarray, latency_ms: float,
+        rewritten: Rewritten | None = None,
+    ) -> None:  # fmt: skip
+        """`node_ms` (n,) in proportion to the nodes' parts of `latency_ms`; `times` (n, 4) as in `roofline_times`.
+        Both are of the rewritten graph where there is one, whose parts the nodes of each group share by roofline."""
+        self._prepared, self._platform, self._rewritten = prepared, platform, rewritten
         self._node_ms, self._times, self._latency_ms = node_ms, times, latency_ms
 
     @cached_property
     def _made(self) -> tuple[OperatorCost, ...]:
-        total, latency = float(self._node_ms.sum()), self._latency_ms
-        node_ms = self._node_ms * (latency / total) if total > 0 else self._node_ms
+        prepared, times, node_ms, latency = self._prepared, self._times, self._node_ms, self._latency_ms
+        if self._rewritten:
+            times = roofline_times(prepared.features.columns, platform_rates(self._platform))
+            node_ms = self._rewritten.share_out(node_ms, np.exp(times[:, -1].astype(np.float64)))
+        total = float(node_ms.sum())
+        node_ms = node_ms * (latency / total) if total > 0 else node_ms
         share = node_ms / latency if latency else np.zeros_like(node_ms)
-        limit = [_LIMITS[k] for k in self._times[:, :3].argmax(1).tolist()] if len(node_ms) else []
+        limit = [_LIMITS[k] for k in times[:, :3].argmax(1).tolist()] if len(node_ms) else []
+        fuses = self._platform.runtime in FUSING_RUNTIMES
+        groups = prepared.features.groups if fuses else range(len(prepared.graph))
         rows = zip(
-            self._nodes, self._costs, node_ms.tolist(), share.tolist(), limit, self._groups, strict=True
-        )  # fmt: skip
+            prepared.graph.nodes, prepared.analysis.nodes, node_ms.tolist(), share.tolist(), limit, groups, strict=True
+        )
         return tuple(
             OperatorCost(node.name or node.op, node.op, latency_ms, part, cost.flops, bound, group)
             for node, cost, latency_ms, part, bound, group in rows
         )
 
     def __len__(self) -> int:
-        return len(self._node_ms)
+        return len(self._prepared.graph)
 
     @overload
     def __getitem__(self, index: int) -> OperatorCost: ...
@@ -132,8 +141,13 @@ class Prepared:
 
     graph: Graph
     analysis: Analysis
-    features: GraphFeatures
+    template: str
     _memory: dict[float, int] = field(default_factory=dict, repr=False, compare=False)
+
+    @cached_property
+    def features(self) -> GraphFeatures:
+        """What the network reads."""
+        return extract(self.graph, self.template, self.analysis)
 
     @cached_property
     def _kinds(self) -> list[tuple[int, Node, NodeCost]]:
@@ -179,8 +193,7 @@ class Prepared:
     def of(cls, graph: Graph, template: str = "default") -> Prepared:
         """Analyses a graph. Raises InputError if its nodes do not fit their operators."""
         graph = canonical(graph)
-        analysis = analyze(graph)
-        return cls(graph, analysis, extract(graph, template, analysis))
+        return cls(graph, analyze(graph), template)
 
 
 def physical_bound_ms(prepared: Prepared, platform: Platform) -> float:
@@ -223,9 +236,11 @@ def assemble(
     interval_ms: tuple[float, float],
     provenance: str,
     warnings: Sequence[str] = (),
+    rewritten: Rewritten | None = None,
 ) -> Estimate:
-    """Puts an estimate together; latency is the sum of `node_ms` (n,), lifted to the bound where it lies under it."""
-    analysis, features = prepared.analysis, prepared.features
+    """Puts an estimate together; latency is the sum of `node_ms` (n,), lifted to the bound where it lies under it.
+    `node_ms` and `times` are of the `rewritten` graph where there is one."""
+    analysis = prepared.analysis
     bound = physical_bound_ms(prepared, platform)
     total = float(node_ms.sum())
     latency = max(total, bound)
@@ -237,11 +252,10 @@ def assemble(
     if platform.device.memory_gb and memory > platform.device.memory_gb * 1e9:
         notes.append(f"needs {memory / 1e9:.1f} GB, {platform.device.name} has {platform.device.memory_gb:g} GB")
     lo, hi = max(interval_ms[0], bound), max(interval_ms[1], latency)
-    groups = features.groups if platform.runtime in FUSING_RUNTIMES else range(len(features))
     return Estimate(
-        platform.device.name, platform.precision.value, platform.runtime_label, features.batch, latency,
+        platform.device.name, platform.precision.value, platform.runtime_label, batch_of(prepared.graph), latency,
         (min(lo, latency), hi), provenance, analysis.coverage, bound, analysis.flops, analysis.params, memory,
-        tuple(notes), Operators(prepared, groups, node_ms, times, latency),
+        tuple(notes), Operators(prepared, platform, node_ms, times, latency, rewritten),
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from costmodel.bundle import ENOUGH, Bundle, of_standing
 from costmodel.embedding import SentenceEncoder
 from costmodel.errors import PlatformError
-from costmodel.features import generic, hide_runtime, identities, platform_channel, platform_rates
+from costmodel.features import FUSING_RUNTIMES, generic, hide_runtime, identities, platform_channel, platform_rates
 from costmodel.finetune import overlay as overlays
 from costmodel.kin import nearest, weights
 from costmodel.platforms import Platform, parse_runtime, resolve
@@ -47,6 +47,8 @@ class Seen:
     its latencies; where its estimates come from, in words, and how wide their intervals are; what fine-tuning learned
     of it, and remarks.
 
+    `exported`: whether networks are read in the exported form (`costmodel.forms`), or else in layers.
+
     `correctable`: None, or how the correction is told of it, and whether it speaks for networks and for operators."""
 
     platform: Platform
@@ -57,6 +59,7 @@ class Seen:
     widths: Widths
     overlay: overlays.Overlay | None
     remarks: tuple[str, ...]
+    exported: bool
     correctable: Correctable | None
 
 
@@ -106,10 +109,19 @@ class Reader:
                 provenance += f" and from {' and '.join(devices)}"
             found = Seen(
                 platform, platform_rates(read_as), tuple(self._read(*k) for k in [(read_as, key), *kin]), share,
-                provenance, widths, overlay, (remark,) if remark else (), self._correctable(told),
+                provenance, widths, overlay, (remark,) if remark else (), self._exported(told), self._correctable(told),
             )  # fmt: skip
             self._platforms[platform.name] = found
         return found
+
+    def _exported(self, platform: Platform) -> bool:
+        """Not in layers, as platforms are that were measured with networks in layers, and others like them whose
+        runtime does not fuse."""
+        in_layers: list[str] = self.bundle.config["training"]["in_layers"]
+        if platform.runtime in FUSING_RUNTIMES:
+            return self._as_trained(platform)[1] not in in_layers
+        own = platform.precision.value, platform.runtime
+        return not any((p, parse_runtime(r)[0]) == own for _, p, r in (key.split("|") for key in in_layers))
 
     def _read(self, platform: Platform, key: str) -> Reading:
         """What the network is told of a platform whose identity is `key`."""

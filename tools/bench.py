@@ -107,7 +107,7 @@ def throughput(models: list[str], runs: int) -> dict[str, float]:
     predictor, t4 = load(), [resolve("t4")]
     graphs = [load_graph(model) for model in models] * 4
     sets = cycle([[replace(graph) for graph in graphs] for _ in range(runs + 1)])
-    batched = median_seconds(lambda: predictor.latencies(predictor.encode_many(next(sets)), t4), runs)
+    batched = median_seconds(lambda: predictor.latencies(predictor.encode_many(next(sets), t4), t4), runs)
     ops, count = nb201.OPERATIONS, 200
     archs = [
         "|{}~0|+|{}~0|{}~1|+|{}~0|{}~1|{}~2|".format(*(ops[(i // 5**k + i * k) % 5] for k in range(6)))
@@ -117,7 +117,7 @@ def throughput(models: list[str], runs: int) -> dict[str, float]:
 
     def rank() -> None:
         for part in parts:
-            predictor.latencies(predictor.encode_many([nb201.build(arch, folded=True) for arch in part]), t4)
+            predictor.latencies(predictor.encode_many([nb201.build(arch, folded=True) for arch in part], t4), t4)
 
     return {
         f"graphs_of_{GRAPH_NODES}_nodes_per_second": round(sum(map(len, graphs)) / batched / GRAPH_NODES),

@@ -33,7 +33,7 @@ from costmodel.finetune.readings import Readings, read
 from costmodel.finetune.sources import read_measured
 from costmodel.ir import Graph
 from costmodel.platforms import Platform, resolve
-from costmodel.predictor import Encoded, LeDGFormerModel
+from costmodel.predictor import Form, LeDGFormerModel
 from profiler.selector import positions, select
 
 _AT = {name: i for i, name in enumerate(COLUMNS)}
@@ -59,19 +59,19 @@ def read_pool(model: LeDGFormerModel, graphs: Sequence[Graph], measured: np.ndar
     """The pool of networks with nodes and their latencies in ms."""
     parts, statistics, ideal = [], [], []
     for at in range(0, len(graphs), _PART):
-        encoded = model.encode_many(graphs[at : at + _PART])
-        parts.append(read(encoded, *model.unadapted(encoded, platform)))
-        statistics += [graph_statistics(e) for e in encoded]
-        ideal += [ideal_times(e, platform) for e in encoded]
+        forms = model.forms(model.encode_many(graphs[at : at + _PART], [platform]), platform)
+        parts.append(read(forms, *model.unadapted(forms, platform)))
+        statistics += [graph_statistics(f) for f in forms]
+        ideal += [ideal_times(f, platform) for f in forms]
     r = Readings.join(parts)
     places = positions(r.log_ms, r.shares, r.node_ms, r.times, r.start)
     return Pool(r, measured, np.array(statistics), np.array(ideal), places)
 
 
-def graph_statistics(encoded: Encoded) -> np.ndarray:
+def graph_statistics(form: Form) -> np.ndarray:
     """What trees are grown on: ln of FLOPs, weights, activations, kernels and nodes, and FLOPs and activations of
     convolutions, other products and the rest."""
-    columns = encoded.prepared.features.columns.astype(np.float64)
+    columns = form.prepared.features.columns.astype(np.float64)
     conv, matrix = columns[:, _AT["conv"]] > 0, columns[:, _AT["matrix"]] > 0
     parts = [columns, columns[conv], columns[matrix & ~conv], columns[~matrix]]
     sums = [part.sum(0) for part in parts]
@@ -81,10 +81,10 @@ def graph_statistics(encoded: Encoded) -> np.ndarray:
     return np.log1p([*totals, *widths, float(len(columns)), float(conv.sum())])
 
 
-def ideal_times(encoded: Encoded, platform: Platform) -> np.ndarray:
+def ideal_times(form: Form, platform: Platform) -> np.ndarray:
     """(3,): FLOPs over peak and bytes over bandwidth in ms, and 1."""
     rates = platform_rates(platform)
-    total = encoded.prepared.features.columns.sum(0, dtype=np.float64)
+    total = form.prepared.features.columns.sum(0, dtype=np.float64)
     moved = (total[_AT["read"]] + total[_AT["write"]] + total[_AT["weights"]]) * rates[5] + total[_AT["index"]]
     return np.array([total[_AT["flops"]] / rates[1], moved / rates[3], 1.0])
 

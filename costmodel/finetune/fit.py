@@ -80,8 +80,8 @@ def read_graphs(model: LeDGFormerModel, graphs: Sequence[Graph], platform: Platf
     """Readings of graphs with nodes, by the model without overlays; `nodes` keeps the node vectors."""
     parts = []
     for at in range(0, len(graphs), _PART):
-        encoded = model.encode_many(graphs[at : at + _PART])
-        parts.append(read(encoded, *model.unadapted(encoded, platform), nodes))
+        forms = model.forms(model.encode_many(graphs[at : at + _PART], [platform]), platform)
+        parts.append(read(forms, *model.unadapted(forms, platform), nodes))
     return Readings.join(parts)
 
 

@@ -27,7 +27,7 @@ from costmodel.finetune.readings import read
 from costmodel.platforms import Platform, parse_runtime, user_directory
 
 if TYPE_CHECKING:
-    from costmodel.predictor import Encoded
+    from costmodel.predictor import Form
 
 FORMAT = 1
 changes = 0
@@ -74,12 +74,12 @@ class Overlay:
         return _is_release(self.runtime, platform.runtime_label)
 
     def apply(
-        self, encoded: Sequence[Encoded], log_ms: np.ndarray, node_ms: np.ndarray, log_times: np.ndarray
+        self, forms: Sequence[Form], log_ms: np.ndarray, node_ms: np.ndarray, log_times: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """ln of latency (G,) and node times (R,) in ms in place of the head's; graphs need nodes."""
         if self.adapter.kind == "none":
             return log_ms, node_ms
-        return self.adapter.apply(read(encoded, log_ms, node_ms, log_times, self.adapter.head is not None))
+        return self.adapter.apply(read(forms, log_ms, node_ms, log_times, self.adapter.head is not None))
 
     def as_measured(self, platform: Platform) -> Platform:
         """The platform under the runtime version of the samples: how the network is to read it."""

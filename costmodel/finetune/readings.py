@@ -12,7 +12,7 @@ import numpy as np
 from costmodel.finetune.classes import CLASSES, TRAITS, classes_of, traits
 
 if TYPE_CHECKING:
-    from costmodel.predictor import Encoded
+    from costmodel.predictor import Form
 
 _NATS = 20 * np.log(2)  # `features.statistics` are log2 / 20
 _NOTHING = 1.01e-7  # ms: the floor of `features.roofline_times`
@@ -94,28 +94,28 @@ class Readings:
 
 
 def read(
-    encoded: Sequence[Encoded], log_ms: np.ndarray, node_ms: np.ndarray, log_times: np.ndarray, nodes: bool = False
+    forms: Sequence[Form], log_ms: np.ndarray, node_ms: np.ndarray, log_times: np.ndarray, nodes: bool = False
 ) -> Readings:
-    """Readings of encoded graphs with nodes: ln of their latency (G,), their nodes' parts of it (R,) and ln of the
+    """Readings of graphs with nodes: ln of their latency (G,), their nodes' parts of it (R,) and ln of the
     nodes' roofline times (R, 4), as the head gives them; `nodes` keeps the node vectors."""
-    counts = [len(e.nodes) for e in encoded]
+    counts = [len(f.nodes) for f in forms]
     start = np.concatenate([[0], np.cumsum(counts)])
-    owner = np.repeat(np.arange(len(encoded)), counts)
+    owner = np.repeat(np.arange(len(forms)), counts)
     log_ms = log_ms.astype(np.float64)
     node_ms = np.maximum(node_ms.astype(np.float64), 1e-12)
     node_ms *= (np.exp(log_ms) / np.add.reduceat(node_ms, start[:-1]))[owner]
-    klass = [classes_of(e.prepared.graph) for e in encoded]
-    shares = np.zeros((len(encoded), len(CLASSES)))
+    klass = [classes_of(f.prepared.graph) for f in forms]
+    shares = np.zeros((len(forms), len(CLASSES)))
     np.add.at(shares, (owner, np.concatenate(klass)), node_ms)
     shares /= np.exp(log_ms)[:, None]
-    stats = np.concatenate([e.stats for e in encoded])
+    stats = np.concatenate([f.stats for f in forms])
     quantities = stats[:, 1:].astype(np.float64) * _NATS  # ln of FLOPs, weights, traffic
     size = np.concatenate([log_ms[:, None], quantities, np.log(np.array(counts, np.float64))[:, None]], 1)
     intensity = (log_times[:, 0] - log_times[:, 1]).astype(np.float64)
     table = np.empty((len(owner), TRAITS))
-    for i, e in enumerate(encoded):
+    for i, f in enumerate(forms):
         here = slice(start[i], start[i + 1])
-        table[here] = traits(e.prepared.graph, e.prepared.features, klass[i], intensity[here])
-    vectors = np.concatenate([e.graph for e in encoded]).astype(np.float64)
-    kept = np.concatenate([e.nodes for e in encoded]) if nodes else None
+        table[here] = traits(f.prepared.graph, f.prepared.features, klass[i], intensity[here])
+    vectors = np.concatenate([f.graph for f in forms]).astype(np.float64)
+    kept = np.concatenate([f.nodes for f in forms]) if nodes else None
     return Readings(log_ms, shares, size, vectors, stats, start, node_ms, log_times, table, kept)

@@ -128,7 +128,7 @@ def _answer_pack(
     """Answers of a pack; where it fails as a whole, of each of its models alone."""
     model, chosen = settings.cost_model(), [settings.platforms[k] for k in platforms]
     try:
-        encoded = model.encode_many([graph for _, graph in pack])
+        encoded = model.encode_many([graph for _, graph in pack], chosen)
         latency = model.latencies(encoded, chosen)
     except Exception as error:
         if len(pack) > 1:

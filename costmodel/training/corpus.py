@@ -21,12 +21,13 @@ from costmodel.canonical import canonical
 from costmodel.corpora import operators, transformers
 from costmodel.errors import DataError
 from costmodel.features import COLUMNS, extract
+from costmodel.forms import rewrite
 from costmodel.ir import Graph
 from costmodel.prompts import node_sentences
 from costmodel.training.split import TRAIN_GRAPHS, split_of
 
 LoadGraph = Callable[[bytes], Graph]
-FORMAT = 3
+FORMAT = 4
 SOURCES = ("timm", "nb201", "fbnet", "ofa", "transformers", "neusight-ops", "tinynas-ops")
 MEASURED = "measured"
 """The source of samples of our own."""
@@ -39,7 +40,8 @@ LIMITS = {"nb201": 5000, "fbnet": 2500, "ofa": 2500, "neusight-ops": 25_000, "ti
 
 @dataclass(frozen=True)
 class Lowered:
-    """What is kept of one graph. `family` is the fingerprint that decides its split."""
+    """What is kept of one graph. `family` is the fingerprint that decides its split; `in_layers` tells that the
+    exported form (`costmodel.forms`) is another graph."""
 
     name: str
     fingerprint: str
@@ -50,6 +52,7 @@ class Lowered:
     paper: list[str]
     src: np.ndarray
     seg: np.ndarray
+    in_layers: bool
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ def lower(name: str, graph: Graph, family: str | None = None) -> Lowered:
         name, graph.fingerprint, family or graph.fingerprint, features.batch, features.columns,
         list(features.sentences),
         node_sentences(graph, "paper"), features.src.astype(np.int32), features.seg.astype(np.int32),
+        rewrite(graph, exported=True) is not None,
     )  # fmt: skip
 
 
@@ -99,6 +103,7 @@ def write_shard(folder: Path, graphs: Sequence[Lowered], rows: Sequence[Row], fa
         "seg": np.concatenate([g.seg for g in graphs]),
         "edges": np.array([len(g.src) for g in graphs], np.int64),
         "batch": np.array([g.batch for g in graphs], np.float32),
+        "in_layers": np.array([g.in_layers for g in graphs], bool),
         "row_graph": np.array([place[r.graph] for r in kept], np.int32),
         "row_platform": np.array(
             [platforms.setdefault((r.device, r.precision, r.runtime), len(platforms)) for r in kept], np.int32
@@ -131,6 +136,7 @@ class Corpus:
     seg: np.ndarray
     edge_start: np.ndarray
     batch: np.ndarray
+    in_layers: np.ndarray
     row_graph: np.ndarray
     row_platform: np.ndarray
     row_source: np.ndarray

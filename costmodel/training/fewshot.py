@@ -95,8 +95,8 @@ def _read(model: LeDGFormerModel, corpus: Corpus, rows: np.ndarray, batch: int, 
     graphs = [_graph(corpus.names[corpus.row_graph[r]], batch) for r in rows]
     parts = []
     for at in range(0, len(graphs), _PART):
-        encoded = model.encode_many(graphs[at : at + _PART])
-        parts.append(read(encoded, *model.unadapted(encoded, platform)))
+        forms = model.forms(model.encode_many(graphs[at : at + _PART], [platform]), platform)
+        parts.append(read(forms, *model.unadapted(forms, platform)))
     return Readings.join(parts)
 
 

@@ -203,6 +203,7 @@ def release(run: Run, folder: Path, language: Path, calibration: Mapping[str, An
         "platforms": _platforms(run), "own": "; our own" if MEASURED in corpus.sources else "",
         "named_runtimes": sorted(named) if (named := run.trainer.batches.named) is not None else None,
         "identities": {key: sheet_id(resolve(*key.split("|"))) for key in run.trainer.known},
+        "in_layers": _in_layers(run),
         "trees": len(run.correction.trees.roots) if run.correction else 0, "corrected": _corrected(run),
         "validation": figures, "sentences": _sentences(run),
     }  # fmt: skip
@@ -229,6 +230,15 @@ def release(run: Run, folder: Path, language: Path, calibration: Mapping[str, An
         run.familiar,
         run.correction,
     )
+
+
+def _in_layers(run: Run) -> list[str]:
+    """The platforms that were measured with networks in layers (`costmodel.forms`), for the most part."""
+    corpus = run.corpus
+    rows = network_rows(corpus, run.rows.train)
+    platform, in_layers = corpus.row_platform[rows], corpus.in_layers[corpus.row_graph[rows]]
+    share = np.bincount(platform, in_layers) / np.bincount(platform).clip(1)
+    return ["|".join(corpus.platforms[p]) for p in np.flatnonzero(share > 0.5)]
 
 
 def _corrected(run: Run) -> dict[str, str]:

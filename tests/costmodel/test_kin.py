@@ -42,18 +42,18 @@ def test_kin_share_kind_runtime_and_precision() -> None:
 
 def test_an_answer_is_half_its_own_and_half_its_kins() -> None:
     model, new = load(), resolve("rtx5090", "fp16", "pytorch-eager-2.9.1")
-    encoded = model.encode(small_net(8))
+    forms = model.forms([model.encode(small_net(8))], new)
     kin = [resolve("rtx4090", "fp16", f"pytorch-eager-{v}") for v in ("2.9.1", "2.4.0")]
-    log_ms, parts, times = model.unadapted([encoded], new)
+    log_ms, parts, times = model.unadapted(forms, new)
     plain = LeDGFormerModel()
     plain.bundle.config["training"]["corrected"] = {}  # kin are read as the network alone answers
     expected = []
     for platform in kin:
-        _, share, theirs = plain.unadapted([encoded], platform)
+        _, share, theirs = plain.unadapted(forms, platform)
         expected.append(np.log((share * np.exp(times[:, -1] - theirs[:, -1])).sum()))
     alone = LeDGFormerModel()
     alone.bundle.calibration["kin"] = []
-    own = alone.unadapted([encoded], new)[0][0]
+    own = alone.unadapted(forms, new)[0][0]
     assert abs(own - np.mean(expected)) > 1e-3
     assert log_ms[0] == pytest.approx((own + np.mean(expected)) / 2, abs=1e-5)
     assert np.log(parts.sum()) == pytest.approx(log_ms[0], abs=0.05)
