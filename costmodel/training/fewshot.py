@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from costmodel import corpora
-from costmodel.baselines.analytic import FLOPS, fit_line, ideal_times
+from costmodel import baselines, corpora
+from costmodel.baselines.analytic import FLOPS, fit_line, ideal_times, roofline
 from costmodel.bundle import RELEASED
 from costmodel.finetune.choose import choose
 from costmodel.finetune.readings import Readings, read
@@ -39,8 +39,8 @@ def help_few_shot(
     """Figures on each unseen device without and with `samples` networks of it, means over draws of the samples.
 
     One model is trained on HELP's other devices; `none` is its answer, `finetune` what `ledg-cost finetune` makes of
-    the samples, `line` FLOPs, bytes and a constant fitted to the same samples. At most `tested` networks of the test
-    split.
+    the samples. `line`, FLOPs, bytes and a constant, and the trees are fitted to the same samples; NN-Former is trained
+    as the model is, for as many steps, and answers without samples. At most `tested` networks of the test split.
     """
     fold = _on_help(corpus, leave_devices_out(corpus, "HELP", UNSEEN))
     setting = replace(
@@ -51,10 +51,12 @@ def help_few_shot(
     if not (place / "bundle" / "config.json").exists():
         release(run, place / "bundle", RELEASED / "language", calibrate(run))
     model = LeDGFormerModel(place / "bundle", overlaid=False)
+    say("training NN-Former …")
+    other = baselines.fit("NN-Former", corpus, fold.rows.train, fold.rows.val, steps=setting.steps)
     table = {}
     for device, batch in UNSEEN.items():
         say(f"{device}: {samples} samples, {draws} draws")
-        table[device] = _device(corpus, model, device, batch, draws, samples, tested)
+        table[device] = _device(corpus, model, other, device, batch, draws, samples, tested)
     tables = {"HELP": {**table, "average": average(table)}}
     return {"seeds": 1, "steps": setting.steps, "samples": samples, "tables": tables}
 
@@ -67,8 +69,9 @@ def _on_help(corpus: Corpus, fold: Fold) -> Fold:
 
 
 def _device(
-    corpus: Corpus, model: LeDGFormerModel, device: str, batch: int, draws: int, samples: int, tested: int
-) -> dict[str, dict[str, float]]:
+    corpus: Corpus, model: LeDGFormerModel, other: baselines.Predict, device: str, batch: int, draws: int, samples: int,
+    tested: int,
+) -> dict[str, dict[str, float]]:  # fmt: skip
     names = np.array([p[0] for p in corpus.platforms])[corpus.row_platform]
     own = np.flatnonzero(
         (names == device) & (corpus.row_batch == batch) & (corpus.row_source == corpus.sources.index(SOURCE))
@@ -87,7 +90,10 @@ def _device(
         figures.setdefault("finetune", []).append(summary(y, np.exp(fitted.log_ms(held))))
         answer = ideal_times(corpus, test) @ fit_line(ideal_times(corpus, few), measured)
         figures.setdefault("line", []).append(summary(y, np.maximum(answer, 1e-9)))
+        figures.setdefault("trees", []).append(summary(y, baselines.fit("trees", corpus, few, few, draw)(test)))
+    figures["NN-Former"] = [summary(y, other(test))]
     figures["FLOPs"] = [summary(y, np.maximum(ideal_times(corpus, test)[:, FLOPS], 1e-9))]
+    figures["roofline"] = [summary(y, roofline(corpus, test))]
     return {name: spread(found) for name, found in figures.items()}
 
 
