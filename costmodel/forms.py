@@ -129,8 +129,15 @@ class _Editor:
     def _view(self) -> _View:
         return _View(self.nodes, self.graph.outputs, self.tensors, self.params)
 
-    def _constant(self, name: str, spec: TensorSpec) -> str:
+    def _tensor(self, name: str, spec: TensorSpec) -> str:
+        """A new tensor, of that name or a longer one that nothing has yet."""
+        while name in self.tensors:
+            name += "_"
         self.tensors[name] = spec
+        return name
+
+    def _constant(self, name: str, spec: TensorSpec) -> str:
+        name = self._tensor(name, spec)
         self.params.add(name)
         return name
 
@@ -222,8 +229,7 @@ class _Editor:
         parts: list[Node] = []
 
         def add(op: str, *inputs: str, last: bool = False) -> str:
-            result = y if last else f"{y}.{len(parts)}"
-            self.tensors[result] = spec
+            result = y if last else self._tensor(f"{y}.{len(parts)}", spec)
             parts.append(Node(op, inputs, (result,), _loop(node), f"{node.name or node.op}.{len(parts)}"))
             return result
 

@@ -16,7 +16,7 @@ from costmodel.corpora import build
 from costmodel.corpora.blocks import NetBuilder
 from costmodel.features import platform_rates, roofline_times
 from costmodel.forms import Rewritten, rewrite
-from costmodel.ir import Graph
+from costmodel.ir import Graph, Node, TensorSpec
 from costmodel.platforms import resolve
 from costmodel.predictor import LeDGFormerModel, load
 
@@ -207,6 +207,16 @@ def test_swish_is_written_out() -> None:
     net = NetBuilder()
     x = net.node("Swish", [net.conv(net.input((1, 3, 8, 8)), 8, 3)], (1, 8, 8, 8), alpha=1.0)
     assert [n.op for n in exported(net.build([x])).graph.nodes] == ["Conv", "Sigmoid", "Mul"]
+
+
+def test_new_tensors_take_no_name_that_is_taken() -> None:
+    specs = {"x": TensorSpec((2, 8)), "y": TensorSpec((2, 8)), "y.0": TensorSpec((2, 8)), "y.half": TensorSpec((2, 8))}
+    nodes = (Node("Gelu", ("x",), ("y",)), Node("Relu", ("y",), ("y.0",)), Node("Add", ("y.0", "y"), ("y.half",)))
+    found = exported(Graph(nodes, specs, ("x",), ("y.half",))).graph
+    made = [n.outputs[0] for n in found.nodes]
+    assert len(set(made)) == len(made) == 7
+    assert found.tensors["y.half"].shape == (2, 8)
+    assert not found.params & set(made)
 
 
 def test_layers_in_loops_run_as_often_in_their_parts() -> None:
