@@ -73,7 +73,9 @@ class Setting:
 @click.option("--config", "configs", multiple=True, default=("default",), show_default=True)
 @click.option("--seeds", default=3, show_default=True)
 @click.option(
-    "--steps", type=click.IntRange(1), help="Training steps of a fold, of NN-Former too. [default: the protocol's]"
+    "--steps",
+    type=click.IntRange(1),
+    help="Training steps of a run or fold, of NN-Former too. [default: the configuration's, or the protocol's]",
 )
 @click.option("--devices", help="Of cross-device, in place of all; t4:operators leaves out T4's networks alone.")
 @click.option(
@@ -187,18 +189,16 @@ def _split(setting: Setting) -> Result:
     from costmodel.training.loop import CONFIGS
 
     corpus = _corpus(setting)
-    finished = {
-        name: [
-            training.train(
-                corpus, replace(CONFIGS[name], seed=s), setting.cache, setting.runs / f"{name}-{s}", setting.encoder,
-                _say,
-            )
-            for s in range(setting.seeds)
-        ]
-        for name in setting.configs
-    }  # fmt: skip
+
+    def run(name: str, seed: int) -> training.Run:
+        config = replace(CONFIGS[name], seed=seed, steps=setting.steps or CONFIGS[name].steps)
+        folder = setting.runs / f"{name}-{seed}"
+        return training.train(corpus, config, setting.cache, folder, setting.encoder, _say)
+
+    finished = {name: [run(name, seed) for seed in range(setting.seeds)] for name in setting.configs}
+    steps = {name: runs[0].trainer.config.steps for name, runs in finished.items()}
     table = split_table(finished, read_elsewhere(setting.elsewhere))
-    return {"table": table}, markdown(table)
+    return {"steps": steps, "table": table}, markdown(table)
 
 
 def _nnlqp(setting: Setting) -> Result:

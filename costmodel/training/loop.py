@@ -38,8 +38,11 @@ WEIGHTS = {
     "mlperf": 0.2,
 }
 
-LADDER_WEIGHT, LADDER_MARGIN = 1.0, 0.05
-BAND = (0.7, 2.5)
+ORDER_WEIGHT, ORDER_MARGIN = 4.0, 0.1
+"""Of a compiler's precisions in the wrong order on an unlabelled device, and by how much in ln of latency the narrower
+one shall be faster: what is learned in the mean must hold for networks unlike those of training, too."""
+
+BAND_WEIGHT, BAND = 1.0, (0.7, 2.5)
 """How far an unlabelled platform may stray from its roofline without penalty, as a ratio: within it are 99 % of the
 networks that training has of GPUs by PyTorch and TensorRT."""
 
@@ -229,11 +232,11 @@ class Trainer:
         total = total / norm
         if len(step.ordered):
             wide, narrow = everything[step.ordered[:, 0]], everything[step.ordered[:, 1]]
-            total = total + LADDER_WEIGHT * torch.relu(narrow - wide + LADDER_MARGIN).mean()
+            total = total + ORDER_WEIGHT * torch.relu(narrow - wide + ORDER_MARGIN).mean()
         if len(everything) > len(predicted):
             strayed = (everything - step.roofline)[len(predicted) :]
             low, high = math.log(BAND[0]), math.log(BAND[1])
-            total = total + LADDER_WEIGHT * (torch.relu(strayed - high) + torch.relu(low - strayed)).mean()
+            total = total + BAND_WEIGHT * (torch.relu(strayed - high) + torch.relu(low - strayed)).mean()
         return total
 
     def _evaluate(self) -> None:
