@@ -199,13 +199,12 @@ class _Editor:
     def _takes_in(self, view: _View, product: Node, node: Node, given: str, normalised: bool) -> bool:
         """Whether `product` can do the work of `node`, which reads its result, as well: what else goes into both is
         known before the run, and nobody else reads the result. `normalised`: it has taken in one before."""
-        others = [t for t in (*product.inputs[1:], *node.inputs) if t and t != given]
         return (
             (node.op == "BatchNormalization" or (normalised and self._is_scale(node, given)))
             and view.readers(given) == 1
             and not any(map(view.readers, node.outputs[1:]))
             and self.tensors[given] == self.tensors[node.outputs[0]]
-            and all(t in self.params for t in others)
+            and all(t in self.params for t in (*product.inputs[1:], *node.inputs) if t and t != given)
         )
 
     def _is_scale(self, node: Node, given: str) -> bool:
