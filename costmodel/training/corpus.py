@@ -20,19 +20,21 @@ from costmodel import corpora
 from costmodel.canonical import canonical
 from costmodel.corpora import operators, transformers
 from costmodel.errors import DataError
-from costmodel.features import COLUMNS, extract
+from costmodel.features import COLUMNS, FUSING_RUNTIMES, extract
 from costmodel.forms import rewrite
 from costmodel.ir import Graph
+from costmodel.platforms import parse_runtime
 from costmodel.prompts import node_sentences
 from costmodel.training.split import TRAIN_GRAPHS, split_of
 
 LoadGraph = Callable[[bytes], Graph]
-FORMAT = 4
+FORMAT = 5
 SOURCES = ("timm", "nb201", "fbnet", "ofa", "transformers", "neusight-ops", "tinynas-ops")
 MEASURED = "measured"
 """The source of samples of our own."""
-FOLDED = "#folded"
-"""Marks a NAS-Bench-201 network as compilers leave it; both forms stay on one side of the split."""
+FOLDED, EXPORTED = "#folded", "#exported"
+"""Mark a NAS-Bench-201 network without its zeros and dead branches, and the same in the exported form
+(`costmodel.forms`), which is what a runtime that fuses makes of it. All forms stay on one side of the split."""
 
 LIMITS = {"nb201": 5000, "fbnet": 2500, "ofa": 2500, "neusight-ops": 25_000, "tinynas-ops": 25_000}
 """Graphs taken from sources that hold more than training needs; chosen by a fixed seed."""
@@ -261,9 +263,11 @@ def _jobs(source: str, data: Path, load: LoadGraph) -> tuple[list[Row], Iterator
         first = {r.graph for r in rows if r.source.startswith("nnlqp")}
         names = _choose(sorted({r.graph for r in rows} - first), LIMITS[source] - len(first)) + sorted(first)
         if source == "nb201":
-            rows = [replace(r, graph=r.graph + FOLDED) if corpora.runs_folded(r.device, r.runtime) else r for r in rows]
-            names = [name for plain in names for name in (plain, plain + FOLDED)]
-        return rows, (partial(_lower_named, name) for name in names)
+            rows = [replace(r, graph=marked(r)) for r in rows]
+            names = [name for plain in names for name in (plain, plain + FOLDED)] + [
+                n + EXPORTED for n in sorted(first)
+            ]
+        return rows, (partial(lower_named, name) for name in names)
     if source == "transformers":
         configs = json.loads(_file(data, "neusight_model_configs.json").read_text())
         rows, specs = transformer_rows(data, configs)
@@ -282,10 +286,24 @@ def _lower_bytes(name: str, raw: bytes, load: LoadGraph) -> Lowered:
     return lower(name, load(raw))
 
 
-def _lower_named(name: str) -> Lowered:
-    plain = name.removesuffix(FOLDED)
-    folded = corpora.build(plain, folded=True)
-    return lower(name, folded if name.endswith(FOLDED) else corpora.build(plain), folded.fingerprint)
+def marked(row: Row) -> str:
+    """The name of a row's NAS-Bench-201 network with the mark of the form in which it was run."""
+    if not corpora.runs_folded(row.device, row.runtime):
+        return row.graph
+    return row.graph + (EXPORTED if parse_runtime(row.runtime)[0] in FUSING_RUNTIMES else FOLDED)
+
+
+def named_graph(name: str, batch: int = 1) -> Graph:
+    """The network of a search space that a name of the corpus stands for, marked or not."""
+    plain, mark, _ = name.partition("#")
+    graph = corpora.build(plain, batch, folded=bool(mark))
+    exported = rewrite(canonical(graph), exported=True) if name.endswith(EXPORTED) else None
+    return exported.graph if exported else graph
+
+
+def lower_named(name: str) -> Lowered:
+    """Features of the network that `named_graph` gives."""
+    return lower(name, named_graph(name), corpora.build(name.partition("#")[0], folded=True).fingerprint)
 
 
 def _lower_transformer(name: str, config: dict[str, Any], length: int, batch: int) -> Lowered:

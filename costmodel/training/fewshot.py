@@ -8,17 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from costmodel import baselines, corpora
+from costmodel import baselines
 from costmodel.baselines.analytic import FLOPS, fit_line, ideal_times, roofline
 from costmodel.bundle import RELEASED
 from costmodel.finetune.choose import choose
 from costmodel.finetune.readings import Readings, read
-from costmodel.ir import Graph
 from costmodel.metrics import summary
 from costmodel.platforms import Platform, resolve
 from costmodel.predictor import LeDGFormerModel
 from costmodel.training.calibration import calibrate
-from costmodel.training.corpus import FOLDED, Corpus
+from costmodel.training.corpus import Corpus, named_graph
 from costmodel.training.folds import Fold, leave_devices_out
 from costmodel.training.loop import CONFIGS
 from costmodel.training.run import Say, release, train
@@ -98,13 +97,9 @@ def _device(
 
 
 def _read(model: LeDGFormerModel, corpus: Corpus, rows: np.ndarray, batch: int, platform: Platform) -> Readings:
-    graphs = [_graph(corpus.names[corpus.row_graph[r]], batch) for r in rows]
+    graphs = [named_graph(corpus.names[corpus.row_graph[r]], batch) for r in rows]
     parts = []
     for at in range(0, len(graphs), _PART):
         forms = model.forms(model.encode_many(graphs[at : at + _PART], [platform]), platform)
         parts.append(read(forms, *model.unadapted(forms, platform)))
     return Readings.join(parts)
-
-
-def _graph(name: str, batch: int) -> Graph:
-    return corpora.build(name.removesuffix(FOLDED), batch, name.endswith(FOLDED))

@@ -29,7 +29,18 @@ from costmodel.training.calibration import (  # noqa: E402
     standing,
     unseen_answers,
 )
-from costmodel.training.corpus import Corpus, Row, lower, read_corpus, write_shard  # noqa: E402
+from costmodel.training.corpus import (  # noqa: E402
+    EXPORTED,
+    FOLDED,
+    Corpus,
+    Row,
+    lower,
+    lower_named,
+    marked,
+    named_graph,
+    read_corpus,
+    write_shard,
+)
 from costmodel.training.export import conformal_quantile  # noqa: E402
 from costmodel.training.folds import kinds  # noqa: E402
 from costmodel.training.loop import TrainConfig, Trainer, divide, forward, known_platforms, predict_rows  # noqa: E402
@@ -96,6 +107,19 @@ def test_shards_survive_the_disk(corpus: Corpus) -> None:
     np.testing.assert_array_equal(corpus.columns[span], expected.columns)
     assert [corpus.sentences[i] for i in corpus.sentence[span]] == expected.sentences
     assert corpus.fingerprints[g] == expected.fingerprint
+
+
+@pytest.mark.parametrize(("device", "runtime", "mark"), [
+    ("2080ti", "pytorch-eager", ""), ("pixel3", "unknown", FOLDED), ("gtx1660", "tensorrt-7.1", EXPORTED),
+])  # fmt: skip
+def test_cells_are_described_as_their_runtime_runs_them(device: str, runtime: str, mark: str) -> None:
+    name = "nb201/|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|none~2|"
+    graph = named_graph(marked(Row(name, device, runtime, "fp32", 1, 1.0, "x")))
+    assert named_graph(name + mark).fingerprint == graph.fingerprint
+    assert sum(node.op == "BatchNormalization" for node in graph.nodes) == {"": 51, FOLDED: 36, EXPORTED: 1}[mark]
+    families = {lower_named(name + other).family for other in ("", FOLDED, EXPORTED)}
+    assert len(families) == 1
+    assert lower_named(name + mark).in_layers is (mark != EXPORTED)
 
 
 def test_a_missing_shard_names_the_fix(tmp_path: Path) -> None:
