@@ -115,13 +115,12 @@ class Reader:
         return found
 
     def _exported(self, platform: Platform) -> bool:
-        """Not in layers, as platforms are that were measured with networks in layers, and others like them whose
-        runtime does not fuse."""
+        """Not in layers, as under runtimes that do not fuse and were measured, at that precision, with networks in
+        layers."""
         in_layers: list[str] = self.bundle.config["training"]["in_layers"]
-        if platform.runtime in FUSING_RUNTIMES:
-            return self._as_trained(platform)[1] not in in_layers
         own = platform.precision.value, platform.runtime
-        return not any((p, parse_runtime(r)[0]) == own for _, p, r in (key.split("|") for key in in_layers))
+        alike = any((p, parse_runtime(r)[0]) == own for _, p, r in (key.split("|") for key in in_layers))
+        return platform.runtime in FUSING_RUNTIMES or not alike
 
     def _read(self, platform: Platform, key: str) -> Reading:
         """What the network is told of a platform whose identity is `key`."""

@@ -269,8 +269,7 @@ def test_the_form_is_that_of_what_was_measured() -> None:
     expected = {
         ("t4", "int8", None): True,
         ("b200", "fp32", "tensorrt"): True,
-        ("gtx1660", "fp32", "tensorrt-7.1"): False,
-        ("gtx1660", "fp32", "tensorrt"): False,
+        ("gtx1660", "fp32", "tensorrt-7.1"): True,
         ("titan_rtx", "fp32", "pytorch-eager"): False,
         ("a100", "fp32", "pytorch-eager"): False,
         ("a100", "fp16", "pytorch-eager"): True,
