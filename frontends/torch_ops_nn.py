@@ -100,6 +100,9 @@ def _adaptive_pool(c: Call) -> Result:
     size, wanted = x.shape[-count:], c.out[0][-count:]
     rank = len(x.shape)
     if "avg" in c.op and all(d == 1 for d in wanted):
+        if count == 1:  # ATen's is that of two dimensions, one of them 1
+            flat = c.reshape(x, (*x.shape[:-1], 1, x.shape[-1]))
+            return c.reshape(reduce(c, "ReduceMean", flat, (rank - 1, rank), True), c.out[0])
         return reduce(c, "ReduceMean", x, tuple(range(rank - count, rank)), True)
     strides = tuple(max(s // w, 1) for s, w in zip(size, wanted, strict=True))
     kernel = tuple(max(-(-(i + 1) * s // w) - i * s // w for i in range(w)) for s, w in zip(size, wanted, strict=True))
