@@ -31,15 +31,16 @@ ENOUGH = 30
 """Measured networks from which a platform counts as learned; below, the interval is that of a new platform."""
 
 
-def of_standing(values: Mapping[str, float | None], standing: str) -> float:
+def of_standing(values: Mapping[str, float | None], standing: str, device: str = "") -> float:
     """A width or a share of the calibration for a platform that is "known" to training, for networks of a "new_kind" on
-    one, or else for a "new_platform" or a "new_runtime".
+    one, or else for a "new_platform", with a `device` of some kind ("gpu"), or a "new_runtime".
 
     What was not measured apart counts as what is nearest to it: a new kind as a new family and then as known, a new
-    runtime as a new platform; 0 where that is missing too."""
+    runtime as a new platform, a new device as any new platform; 0 where that is missing too."""
+    new = (f"new_{device}", "new_platform")
     nearest = {
         "known": ("known_platform",), "new_kind": ("new_kind", "new_family", "known_platform"),
-        "new_platform": ("new_platform",), "new_runtime": ("new_runtime", "new_platform"),
+        "new_platform": new, "new_runtime": ("new_runtime", *new),
     }  # fmt: skip
     return next((found for name in nearest[standing] if (found := values.get(name)) is not None), 0.0)
 

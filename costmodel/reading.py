@@ -191,7 +191,7 @@ class Reader:
         unseen = "new_platform" if named is None or platform.runtime in named else "new_runtime"
         half, shares = self.bundle.calibration["half_width"], self.bundle.calibration["roofline_share"]
         own: Mapping[str, float] = {}
-        width = operator_width = of_standing(half, unseen)
+        width = operator_width = of_standing(half, unseen, platform.device.kind)
         if networks >= ENOUGH:
             own = self.bundle.calibration["by_platform"].get(f"{device}|{precision}|{platform.runtime}", {})
             width = of_standing(half, "new_kind" if own else "known")

@@ -30,6 +30,7 @@ PROTOCOLS = (
     "zero-shot-ablation",
     "new-families",
     "new-kinds",
+    "new-devices",
     "new-runtimes",
     "help-few-shot",
     *ACCURACY,
@@ -92,7 +93,7 @@ class Setting:
     "--elsewhere",
     multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Tables of new-families, new-kinds and new-runtimes, for the intervals of split.",
+    help="Tables of new-families, new-kinds, new-devices and new-runtimes, for the intervals of split.",
 )
 @click.option("--threads", default=2, show_default=True)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the table as JSON.")
@@ -116,6 +117,7 @@ def command(
     zero-shot-ablation  unseen devices by variants of the network and its training (--data)
     new-families        architecture families outside training, others per seed, and whether they are told (--data)
     new-kinds           kinds of networks that training has on other platforms only, others per seed (--data)
+    new-devices         devices outside training, others per seed, and the interval that each needs (--data)
     new-runtimes        runtimes outside training, and how far to trust the roofline there (--data)
     help-few-shot       ten networks of each of HELP's unseen devices (--data)
     nb201-accuracy      Kendall's tau of NAS-Bench-201's test accuracy (--data)
@@ -158,6 +160,7 @@ def _run_of(protocol: str) -> Callable[[Setting], Result]:
         "zero-shot-ablation": _zero_shot,
         "new-families": _new_families,
         "new-kinds": _new_kinds,
+        "new-devices": _new_devices,
         "new-runtimes": _new_runtimes,
         "help-few-shot": _few_shot,
     }.get(protocol, _cross)
@@ -256,6 +259,17 @@ def _new_kinds(setting: Setting) -> Result:
         setting.steps,
     )  # fmt: skip
     return record, _tables(record, "platforms") + f"Inside the interval: {record['coverage']:g} % of those reported."
+
+
+def _new_devices(setting: Setting) -> Result:
+    from costmodel.training import cross
+
+    record = cross.new_devices(
+        _corpus(setting), setting.configs[0], setting.seeds, setting.cache, setting.runs, setting.encoder, _say,
+        setting.steps,
+    )  # fmt: skip
+    widths = ", ".join(f"{kind} {width:g}" for kind, width in record["half_width"].items())
+    return record, _tables(record, "device") + f"Half-width in ln: {widths}."
 
 
 def _new_runtimes(setting: Setting) -> Result:

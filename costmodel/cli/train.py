@@ -51,7 +51,7 @@ from costmodel.errors import BackendUnavailableError, DataError
     "--elsewhere",
     multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Tables of `evaluate new-families`, `new-kinds` and `new-runtimes`, for what training never saw.",
+    help="Tables of `evaluate new-families`, `new-kinds`, `new-devices`, `new-runtimes`, for what training never saw.",
 )
 @click.option(
     "--samples",
@@ -114,7 +114,7 @@ def command(
 
 
 def read_elsewhere(tables: Sequence[Path]) -> dict[str, dict[str, float]]:
-    """What `calibrate` takes from tables of `evaluate new-families`, `new-kinds` and `new-runtimes`.
+    """What `calibrate` takes from tables of `evaluate new-families`, `new-kinds`, `new-devices` and `new-runtimes`.
 
     Raises DataError for others.
     """
@@ -124,12 +124,14 @@ def read_elsewhere(tables: Sequence[Path]) -> dict[str, dict[str, float]]:
             record = json.loads(path.read_text())
             if record["protocol"] == "new-runtimes":
                 found["new_runtime"] = {key: float(record[key]) for key in ("half_width", "roofline_share")}
+            elif record["protocol"] == "new-devices":
+                found |= {f"new_{kind}": {"half_width": float(w)} for kind, w in record["half_width"].items()}
             else:
                 group = {"new-families": "new_family", "new-kinds": "new_kind"}[record["protocol"]]
                 found[group] = {"half_width": float(record["half_width"][group])}
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
-                f"{path} is no table of new-families, new-kinds or new-runtimes;"
+                f"{path} is no table of new-families, new-kinds, new-devices or new-runtimes;"
                 " make one with `ledg-cost evaluate … --out`"
             ) from error
     return found

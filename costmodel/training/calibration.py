@@ -13,7 +13,7 @@ from costmodel.baselines.analytic import roofline
 from costmodel.bundle import ENOUGH, of_standing
 from costmodel.kin import KIN, nearest, weights
 from costmodel.metrics import mape
-from costmodel.platforms import parse_runtime, resolve
+from costmodel.platforms import load_device, parse_runtime, resolve
 from costmodel.training.corpus import Corpus
 from costmodel.training.correct import corrected
 from costmodel.training.export import conformal_quantile
@@ -38,8 +38,8 @@ def calibrate(run: Run, elsewhere: Mapping[str, Any] | None = None) -> dict[str,
     better than both. `roofline_share` is the weight of the roofline in the ln of an answer for a platform that training
     did not measure, chosen with them. A run without held-out devices has none of these. So it is with what other
     protocols measure, unless `elsewhere` (group → `half_width` and, for `new_runtime`, `roofline_share`) has it:
-    networks of new families, networks of a kind that training has on other platforms only, and runtimes that training
-    never saw.
+    networks of new families, networks of a kind that training has on other platforms only, runtimes that training
+    never saw, and platforms of devices of one kind ("new_gpu"), which stand for `new_platform` there.
     """
     corpus, batches = run.corpus, run.trainer.batches
     y, p, r = predict_rows(run.network, batches, thin(corpus, run.rows.val, 1000, seed=1))
@@ -225,6 +225,7 @@ def half_widths(run: Run, calibration: Mapping[str, Any], rows: np.ndarray) -> n
     known, key = standing(run, run.rows.train), keys(run)
     operator = ~np.isin(rows, network_rows(corpus, rows))
     kind, new = likeness(run, rows)
+    device = [load_device(p[0]).kind for p in corpus.platforms]
     widths = np.zeros(len(rows))
     for i, platform in enumerate(corpus.row_platform[rows].tolist()):
         if operator[i] and known[platform] == "known" and of["operators"]:
@@ -232,5 +233,5 @@ def half_widths(run: Run, calibration: Mapping[str, Any], rows: np.ndarray) -> n
         elif not operator[i] and key[platform] in own:
             widths[i] = own[key[platform]].get(kind[i], of_standing(of, "new_kind"))
         else:
-            widths[i] = of_standing(of, known_by_networks[platform])
+            widths[i] = of_standing(of, known_by_networks[platform], device[platform])
     return np.maximum(widths, np.where(new, of["new_family"] or 0.0, 0.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +15,15 @@ from costmodel.baselines.analytic import roofline
 from costmodel.errors import DataError
 from costmodel.metrics import summary
 from costmodel.platforms import load_device
-from costmodel.training.calibration import ROOFLINE_SHARES, mixed
+from costmodel.training.calibration import ROOFLINE_SHARES, choose_unseen, mixed, standing, unseen_answers
 from costmodel.training.corpus import Corpus
 from costmodel.training.export import conformal_quantile
 from costmodel.training.folds import (
+    DEVICE_FOLDS,
     FAMILY_FOLDS,
     KIND_FOLDS,
     Fold,
+    leave_a_fifth_out,
     leave_devices_out,
     leave_families_out,
     leave_kinds_out,
@@ -41,6 +44,7 @@ STEPS = {
     "operators": 1200,
     "new-families": 3000,
     "new-kinds": 1500,
+    "new-devices": 1500,
     "new-runtimes": 1500,
 }
 """Training steps of one fold."""
@@ -53,6 +57,8 @@ ANALYTIC = ("roofline", "FLOPs", "FLOPs+bytes")
 FITTED = ("trees", "NN-Former")
 RUNTIMES = ("paddle-trt", "pytorch-compile")
 """Runtimes with networks enough to leave out, and others of their kind to learn from."""
+FEWEST_DEVICES = 3
+"""Devices of one kind from which `new_devices` has an interval for it."""
 MOST_ROWS = 3000
 """Tested rows of one source of a fold."""
 
@@ -255,6 +261,53 @@ def _left_out_kinds(
     sides = {"calibrating": fold.rows.val_device, "reported": fold.rows.test}
     drawn = {side: thin(corpus, rows, MOST_ROWS, seed=1) for side, rows in sides.items()}
     return {side: (rows, in_order(run, rows)) for side, rows in drawn.items()}
+
+
+def new_devices(
+    corpus: Corpus, config: str, folds: int, cache: Path, folder: Path, encoder: str, say: Say,
+    steps: int | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """What it costs that training has nothing of a device: the interval that each of many devices needs.
+
+    Every fold leaves out others. All of it is validation: a fold's devices choose how they are read. A device's
+    interval in the table, and what it holds, are of the other devices of its kind: the widest that one of them needs.
+
+    Raises DataError for more than `DEVICE_FOLDS` folds.
+    """
+    if folds > DEVICE_FOLDS:
+        raise DataError(f"new-devices has {DEVICE_FOLDS} folds, not {folds}; give --seeds {DEVICE_FOLDS} at most")
+    setting = fold_config(config, "new-devices", steps)
+    answers = [_left_out_devices(corpus, setting, k, cache, folder / f"new-devices-{config}", encoder, say)
+               for k in range(folds)]  # fmt: skip
+    rows, p = (np.concatenate([a[i] for a in answers]) for i in range(2))
+    device, y = np.array([q[0] for q in corpus.platforms])[corpus.row_platform[rows]], corpus.row_ms[rows]
+    needs = {d: conformal_quantile(y[at], p[at], corpus.row_graph[rows[at]])
+             for d in np.unique(device).tolist() for at in [device == d]}  # fmt: skip
+    kind = {d: load_device(d).kind for d in needs}
+    table: dict[str, dict[str, dict[str, float]]] = {}
+    for d in sorted(needs, key=lambda d: (kind[d], d)):
+        at, others = device == d, [w for e, w in needs.items() if kind[e] == kind[d] and e != d]
+        width = max(others, default=None)
+        table[f"{kind[d]} · {d}"] = {
+            config: summary(y[at], p[at]) | interval(y[at], p[at], width) | {"needs": round(needs[d], 4)}
+        }
+    many = [of for of, count in sorted(Counter(kind.values()).items()) if count >= FEWEST_DEVICES]
+    widest = {of: round(max(w for d, w in needs.items() if kind[d] == of), 4) for of in many}
+    return {"seeds": folds, "steps": setting.steps, "half_width": widest, "tables": {"new devices": table}}
+
+
+def _left_out_devices(
+    corpus: Corpus, setting: TrainConfig, number: int, cache: Path, folder: Path, encoder: str, say: Say
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of new platforms of one fold of `new_devices`, and the answers to them."""
+    fold = leave_a_fifth_out(corpus, number)
+    run = train(
+        corpus, replace(setting, seed=number), cache, folder / str(number), encoder, say, fold.rows, fold.left_out
+    )
+    new = standing(run, run.rows.train)[corpus.row_platform] == "new_platform"
+    rows = thin(corpus, fold.rows.val_device[new[fold.rows.val_device]], MOST_ROWS, seed=1)
+    reading, _, share, _ = choose_unseen(run)
+    return rows, mixed(unseen_answers(run, rows, reading), roofline(corpus, rows), share)
 
 
 def new_runtimes(

@@ -12,7 +12,7 @@ import numpy as np
 from costmodel.bundle import ENOUGH
 from costmodel.errors import DataError
 from costmodel.familiarity import kind_of
-from costmodel.platforms import parse_runtime
+from costmodel.platforms import load_device, parse_runtime
 from costmodel.training.corpus import Corpus
 from costmodel.training.loop import Rows, network_rows
 from costmodel.training.split import TEST_DEVICES, VALIDATION_DEVICES
@@ -139,6 +139,37 @@ def leave_runtime_out(corpus: Corpus, runtime: str) -> Fold:
         Rows(rows[known & (split == "train")], rows[known & (split == "val")], probe, NOTHING, NOTHING),
         TEST_DEVICES | VALIDATION_DEVICES,
     )
+
+
+DEVICE_FOLDS = 5
+"""Folds of `leave_a_fifth_out`."""
+
+
+def leave_a_fifth_out(corpus: Corpus, fold: int = 0) -> Fold:
+    """Leaves out every fifth device of each kind, others in each fold: their graphs of the validation split calibrate
+    (`val_device`), and nothing is tested.
+
+    Devices of which training has fewer than `ENOUGH` graphs stay; cards of one name ("a100-pcie", "a100-sxm") go
+    together. TEST_DEVICES are out of every fold. Raises DataError where there are no devices for the fold.
+    """
+    device = np.array([p[0] for p in corpus.platforms])[corpus.row_platform]
+    split, rows = corpus.graph_split[corpus.row_graph], np.arange(len(device))
+    name = np.char.partition(device, "-")[:, 0]
+    known = ~np.isin(device, list(TEST_DEVICES))
+    graphs = {d: len(np.unique(corpus.row_graph[known & (name == d)])) for d in np.unique(name[known]).tolist()}
+    kind = {d: load_device(str(device[name == d][0])).kind for d, count in graphs.items() if count >= ENOUGH}
+    held = [d for of in sorted(set(kind.values())) for d in sorted(kind) if kind[d] == of][fold::DEVICE_FOLDS]
+    if not held:
+        raise DataError(f"the corpora have devices for {fold} folds; give --seeds {fold}")
+    gone = known & np.isin(name, held)
+    return Fold(
+        f"new devices {fold}",
+        Rows(
+            rows[known & ~gone & (split == "train")], rows[known & ~gone & (split == "val")],
+            rows[gone & (split == "val")], NOTHING, NOTHING,
+        ),
+        TEST_DEVICES | frozenset(np.unique(device[gone]).tolist()),
+    )  # fmt: skip
 
 
 def leave_networks_out(corpus: Corpus, device: str) -> Fold:

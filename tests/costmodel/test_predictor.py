@@ -213,6 +213,18 @@ def test_the_roofline_has_the_say_that_calibration_gives_it(tmp_path: Path) -> N
     assert found[0.0][1].latency_ms == found[1.0][1].latency_ms
 
 
+def test_a_new_device_has_the_interval_of_its_kind(tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(RELEASED, folder)
+    calibration = json.loads((folder / "calibration.json").read_text())
+    calibration["half_width"] |= {"new_platform": 0.5, "new_runtime": None, "new_gpu": 0.8, "new_cpu": 0.9}
+    (folder / "calibration.json").write_text(json.dumps(calibration))
+    graph, platforms = wide_net(8), [resolve(d, "fp32", "onnxruntime") for d in ("b200", "raspi5", "platinum_8380")]
+    for found, width in zip(LeDGFormerModel(folder).estimate_many(graph, platforms), (0.8, 0.5, 0.9), strict=True):
+        assert found.provenance == "zero-shot from the spec sheet"
+        assert np.log(found.interval_ms[1] / found.latency_ms) == pytest.approx(width)
+
+
 def test_trees_correct_what_the_network_answers_for_measured_platforms() -> None:
     model, plain = LeDGFormerModel(), LeDGFormerModel()
     plain.bundle.config["training"]["corrected"] = {}

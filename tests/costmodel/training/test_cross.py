@@ -140,6 +140,32 @@ def test_new_kinds_are_measured_on_half_of_the_platforms(
         cross.new_kinds(corpus, "default", 3, tmp_path, tmp_path, "none", quiet)
 
 
+def test_new_devices_need_the_interval_of_the_widest_of_the_others(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny(monkeypatch)
+    monkeypatch.setattr("costmodel.training.folds.ENOUGH", 10)
+    more = append(
+        corpus,
+        [Row(n, d, "pytorch-eager", "fp32", 1, factor * (1 + i / 10), "measured")
+         for d, factor in (("p4", 1), ("p100", 5), ("i7_12700h", 1)) for i, n in enumerate(corpus.names)],
+    )  # fmt: skip
+    record = cross.new_devices(more, "default", 4, tmp_path, tmp_path, "none", quiet)
+    table = {name: row["default"] for name, row in record["tables"]["new devices"].items()}
+    assert list(table) == ["cpu · i7_12700h", "gpu · p100", "gpu · p4", "gpu · t4"]
+    gpus = {name: row["needs"] for name, row in table.items() if name.startswith("gpu")}
+    assert record["half_width"] == {"gpu": pytest.approx(max(gpus.values()), abs=1e-4)}  # too few of the others
+    for name in gpus:
+        assert table[name]["half_width"] == pytest.approx(max(w for d, w in gpus.items() if d != name), abs=1e-3)
+        assert table[name]["coverage"] >= 90 or table[name]["half_width"] < gpus[name]
+    assert "coverage" not in table["cpu · i7_12700h"]
+    path = tmp_path / "devices.json"
+    path.write_text(json.dumps({"protocol": "new-devices", **record}))
+    assert read_elsewhere([path]) == {"new_gpu": {"half_width": record["half_width"]["gpu"]}}
+    with pytest.raises(DataError, match="5 folds"):
+        cross.new_devices(more, "default", 6, tmp_path, tmp_path, "none", quiet)
+
+
 def test_new_runtimes_say_how_far_to_trust_the_roofline(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,12 +17,14 @@ from costmodel.samples import Sample
 from costmodel.training import protocols
 from costmodel.training.corpus import Corpus, Row, append
 from costmodel.training.folds import (
+    DEVICE_FOLDS,
     Fold,
     architecture,
     families,
     family_of,
     in_domain,
     kinds,
+    leave_a_fifth_out,
     leave_devices_out,
     leave_families_out,
     leave_kinds_out,
@@ -230,6 +232,31 @@ def test_new_kinds_are_known_from_other_platforms(corpus: Corpus, monkeypatch: p
         assert set(mixed.graph_split[mixed.row_graph[rows.val_device]]) == {"val"}
         gone.append(out)
     assert not gone[0] & gone[1]
+
+
+def test_each_device_is_new_in_one_fold(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("costmodel.training.folds.ENOUGH", 5)
+    names = ["t4", "a100-pcie", "a100-sxm", "rtx3090", "p4", "p100", "titanx", "i7_12700h", "gold_6240", "v100", "l4"]
+    more = [Row(n, d, "pytorch-eager", "fp32", 1, 0.1, "timm") for d in names for n in corpus.names]
+    several = append(corpus, more[: -len(corpus.names) + 2])  # two networks of l4 are too few
+
+    def devices(rows: np.ndarray) -> set[str]:
+        return {several.platforms[i][0] for i in several.row_platform[rows]}
+
+    every: list[str] = []
+    for number in range(DEVICE_FOLDS):
+        fold = leave_a_fifth_out(several, number)
+        known, new = devices(fold.rows.train) | devices(fold.rows.val), devices(fold.rows.val_device)
+        assert new <= fold.left_out
+        assert "v100" in fold.left_out
+        assert not known & fold.left_out
+        assert ("a100-pcie" in new) == ("a100-sxm" in new)
+        assert set(several.graph_split[several.row_graph[fold.rows.val_device]]) == {"val"}
+        assert not len(fold.rows.test)
+        every += new
+    assert sorted(every) == sorted(set(names) - {"v100", "l4"})
+    with pytest.raises(DataError, match="devices for 4 folds; give --seeds 4"):
+        leave_a_fifth_out(append(corpus, [r for r in more if r.device in ("p4", "p100", "l4")]), 4)
 
 
 def test_zero_shot_leaves_a_platform_and_its_networks_out(corpus: Corpus) -> None:

@@ -350,6 +350,11 @@ def test_the_roofline_speaks_for_platforms_that_training_lacks(batches: Batches,
     np.testing.assert_allclose(mixed(plain, bound, 0.5) ** 2, plain * bound)
     widths = half_widths(run, found, rows)
     assert (widths[share[run.corpus.row_platform[rows]] > 0] == 0.7).all()
+    found["half_width"]["new_runtime"] = None
+    for kind, width in (("cpu", found["half_width"]["new_platform"]), ("gpu", 0.9)):
+        found["half_width"][f"new_{kind}"] = 0.9
+        widths = half_widths(run, found, rows)
+        assert (widths[share[run.corpus.row_platform[rows]] > 0] == width).all()
     found["half_width"] |= {"new_kind": 0.4, "new_family": 0.0}
     t4 = run.corpus.row_platform[rows] == run.corpus.platforms.index(("t4", "fp16", "tensorrt"))
     (kind,) = set(kinds(run.corpus))
