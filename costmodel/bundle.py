@@ -33,16 +33,19 @@ ENOUGH = 30
 
 def of_standing(values: Mapping[str, float | None], standing: str, device: str = "") -> float:
     """A width or a share of the calibration for a platform that is "known" to training, for networks of a "new_kind" on
-    one, or else for a "new_platform", with a `device` of some kind ("gpu"), or a "new_runtime".
+    one, or else for a "new_platform" or a "new_runtime"; with a `device` of some kind ("gpu") at least what is known of
+    new ones of that kind.
 
     What was not measured apart counts as what is nearest to it: a new kind as a new family and then as known, a new
-    runtime as a new platform, a new device as any new platform; 0 where that is missing too."""
-    new = (f"new_{device}", "new_platform")
+    runtime as a new platform; 0 where that is missing too."""
     nearest = {
         "known": ("known_platform",), "new_kind": ("new_kind", "new_family", "known_platform"),
-        "new_platform": new, "new_runtime": ("new_runtime", *new),
+        "new_platform": ("new_platform",), "new_runtime": ("new_runtime", "new_platform"),
     }  # fmt: skip
-    return next((found for name in nearest[standing] if (found := values.get(name)) is not None), 0.0)
+    of_kind = values.get(f"new_{device}") if standing in ("new_platform", "new_runtime") else None
+    return max(
+        next((found for name in nearest[standing] if (found := values.get(name)) is not None), 0.0), of_kind or 0
+    )
 
 
 class Bundle:

@@ -39,7 +39,7 @@ def calibrate(run: Run, elsewhere: Mapping[str, Any] | None = None) -> dict[str,
     did not measure, chosen with them. A run without held-out devices has none of these. So it is with what other
     protocols measure, unless `elsewhere` (group → `half_width` and, for `new_runtime`, `roofline_share`) has it:
     networks of new families, networks of a kind that training has on other platforms only, runtimes that training
-    never saw, and platforms of devices of one kind ("new_gpu"), which stand for `new_platform` there.
+    never saw, and devices of one kind ("new_gpu"), where that is wider than `new_platform`.
     """
     corpus, batches = run.corpus, run.trainer.batches
     y, p, r = predict_rows(run.network, batches, thin(corpus, run.rows.val, 1000, seed=1))

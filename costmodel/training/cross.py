@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from costmodel.training.folds import (
     FAMILY_FOLDS,
     KIND_FOLDS,
     Fold,
+    card,
     leave_a_fifth_out,
     leave_devices_out,
     leave_families_out,
@@ -58,7 +58,7 @@ FITTED = ("trees", "NN-Former")
 RUNTIMES = ("paddle-trt", "pytorch-compile")
 """Runtimes with networks enough to leave out, and others of their kind to learn from."""
 FEWEST_DEVICES = 3
-"""Devices of one kind from which `new_devices` has an interval for it."""
+"""Devices of one kind from which there is an interval for it."""
 MOST_ROWS = 3000
 """Tested rows of one source of a fold."""
 
@@ -267,10 +267,11 @@ def new_devices(
     corpus: Corpus, config: str, folds: int, cache: Path, folder: Path, encoder: str, say: Say,
     steps: int | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """What it costs that training has nothing of a device: the interval that each of many devices needs.
+    """What it costs that training has nothing of a device, and the interval of each kind of device.
 
-    Every fold leaves out others. All of it is validation: a fold's devices choose how they are read. A device's
-    interval in the table, and what it holds, are of the other devices of its kind: the widest that one of them needs.
+    Every fold leaves out others. All of it is validation: a fold's devices choose how they are read. In the table
+    stands what each device alone would need for 90 % (`needs`), and what the interval that the others of its kind give
+    holds on it; from `FEWEST_DEVICES` on.
 
     Raises DataError for more than `DEVICE_FOLDS` folds.
     """
@@ -280,20 +281,34 @@ def new_devices(
     answers = [_left_out_devices(corpus, setting, k, cache, folder / f"new-devices-{config}", encoder, say)
                for k in range(folds)]  # fmt: skip
     rows, p = (np.concatenate([a[i] for a in answers]) for i in range(2))
-    device, y = np.array([q[0] for q in corpus.platforms])[corpus.row_platform[rows]], corpus.row_ms[rows]
-    needs = {d: conformal_quantile(y[at], p[at], corpus.row_graph[rows[at]])
-             for d in np.unique(device).tolist() for at in [device == d]}  # fmt: skip
-    kind = {d: load_device(d).kind for d in needs}
+    device, y = np.array([card(q[0]) for q in corpus.platforms])[corpus.row_platform[rows]], corpus.row_ms[rows]
+    kind = np.array([load_device(q[0]).kind for q in corpus.platforms])[corpus.row_platform[rows]]
+
+    def width(of: np.ndarray) -> float | None:
+        enough = len(np.unique(device[of])) >= FEWEST_DEVICES
+        return round(device_quantile(y[of], p[of], device[of]), 4) if enough else None
+
     table: dict[str, dict[str, dict[str, float]]] = {}
-    for d in sorted(needs, key=lambda d: (kind[d], d)):
-        at, others = device == d, [w for e, w in needs.items() if kind[e] == kind[d] and e != d]
-        width = max(others, default=None)
-        table[f"{kind[d]} · {d}"] = {
-            config: summary(y[at], p[at]) | interval(y[at], p[at], width) | {"needs": round(needs[d], 4)}
-        }
-    many = [of for of, count in sorted(Counter(kind.values()).items()) if count >= FEWEST_DEVICES]
-    widest = {of: round(max(w for d, w in needs.items() if kind[d] == of), 4) for of in many}
-    return {"seeds": folds, "steps": setting.steps, "half_width": widest, "tables": {"new devices": table}}
+    for of, d in sorted(set(zip(kind.tolist(), device.tolist(), strict=True))):
+        at = device == d
+        needs = {"needs": round(conformal_quantile(y[at], p[at], corpus.row_graph[rows[at]]), 4)}
+        others = width((kind == of) & ~at)
+        table[f"{of} · {d}"] = {config: summary(y[at], p[at]) | interval(y[at], p[at], others) | needs}
+    widths = {of: found for of in np.unique(kind).tolist() if (found := width(kind == of))}
+    return {"seeds": folds, "steps": setting.steps, "half_width": widths, "tables": {"new devices": table}}
+
+
+def device_quantile(y: np.ndarray, p: np.ndarray, device: np.ndarray, coverage: float = 0.9) -> float:
+    """Half-width in ln that holds `coverage` of the rows of several devices, which count alike whatever their rows.
+
+    Source: Dunn, Wasserman and Ramdas, Distribution-free prediction sets for two-layer hierarchical models, 2022
+    (pooled distributions).
+    """
+    scores = np.abs(np.log(y / p))
+    _, of, count = np.unique(device, return_inverse=True, return_counts=True)
+    order = np.argsort(scores)
+    held = np.cumsum(1 / count[of[order]]) / len(count)
+    return float(scores[order][min(np.searchsorted(held, coverage - 1e-9), len(scores) - 1)])
 
 
 def _left_out_devices(

@@ -145,6 +145,11 @@ DEVICE_FOLDS = 5
 """Folds of `leave_a_fifth_out`."""
 
 
+def card(device: str) -> str:
+    """The name that cards of one chip share: "a100" of "a100-pcie-80gb"."""
+    return device.partition("-")[0]
+
+
 def leave_a_fifth_out(corpus: Corpus, fold: int = 0) -> Fold:
     """Leaves out every fifth device of each kind, others in each fold: their graphs of the validation split calibrate
     (`val_device`), and nothing is tested.
@@ -154,7 +159,7 @@ def leave_a_fifth_out(corpus: Corpus, fold: int = 0) -> Fold:
     """
     device = np.array([p[0] for p in corpus.platforms])[corpus.row_platform]
     split, rows = corpus.graph_split[corpus.row_graph], np.arange(len(device))
-    name = np.char.partition(device, "-")[:, 0]
+    name = np.array([card(p[0]) for p in corpus.platforms])[corpus.row_platform]
     known = ~np.isin(device, list(TEST_DEVICES))
     graphs = {d: len(np.unique(corpus.row_graph[known & (name == d)])) for d in np.unique(name[known]).tolist()}
     kind = {d: load_device(str(device[name == d][0])).kind for d, count in graphs.items() if count >= ENOUGH}

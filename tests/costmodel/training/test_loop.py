@@ -351,8 +351,9 @@ def test_the_roofline_speaks_for_platforms_that_training_lacks(batches: Batches,
     widths = half_widths(run, found, rows)
     assert (widths[share[run.corpus.row_platform[rows]] > 0] == 0.7).all()
     found["half_width"]["new_runtime"] = None
-    for kind, width in (("cpu", found["half_width"]["new_platform"]), ("gpu", 0.9)):
-        found["half_width"][f"new_{kind}"] = 0.9
+    any_kind = found["half_width"]["new_platform"]
+    for kind, own, width in (("cpu", 9.0, any_kind), ("gpu", any_kind / 2, any_kind), ("gpu", 9.0, 9.0)):
+        found["half_width"][f"new_{kind}"] = own
         widths = half_widths(run, found, rows)
         assert (widths[share[run.corpus.row_platform[rows]] > 0] == width).all()
     found["half_width"] |= {"new_kind": 0.4, "new_family": 0.0}
