@@ -24,7 +24,6 @@ import torch
 
 from costmodel.api import load_graph
 from costmodel.teacher import Teacher
-from costmodel.training import loop
 from costmodel.training.batches import Step
 from costmodel.training.loop import CONFIGS, Trainer
 from costmodel.training.run import make_batches, prepare
@@ -94,8 +93,6 @@ def measure(data: Path, cache: Path, steps: int, threads: int) -> dict[str, Any]
         step_s = (time.perf_counter() - begin) / steps
     return {
         "threads": threads, "steps": steps, "seconds_per_step": round(step_s, 3), "of_it_packing": round(packing, 3),
-        "steps_of_a_default_run": loop.CONFIGS["default"].steps,
-        "hours_of_a_default_run": round(loop.CONFIGS["default"].steps * step_s / 3600, 2),
         "graphs_per_second": {name: round(value, 1) for name, value in found.items()},
     }  # fmt: skip
 

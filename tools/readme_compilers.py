@@ -8,6 +8,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from costmodel.training.loop import CONFIGS
 from tools.results import exists, table
 
 
@@ -56,10 +57,10 @@ def training() -> list[str]:
     """Training speed and what makes it."""
     f = table("bench_training")
     rates = dict(f["graphs_per_second"])
-    whole = rates.pop("as trained")
+    whole, steps = rates.pop("as trained"), CONFIGS["default"].steps
     return [
         f"Training (`tools/bench_training.py`, {f['threads']} cores): {whole:,.0f} graphs/s, the"
-        f" {f['steps_of_a_default_run']:,} steps of *default* in about {f['hours_of_a_default_run']:.1f} h.",
+        f" {steps:,} steps of *default* in about {steps * f['seconds_per_step'] / 3600:.1f} h.",
         "Without one of its parts: " + "; ".join(f"{k} {v:,.0f} graphs/s" for k, v in rates.items()) + ".",
     ]
 

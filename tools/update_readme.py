@@ -13,64 +13,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from costmodel.training.evaluate import markdown
-from costmodel.training.tables import cell
-from costmodel.training.tables import markdown as markdown_rows
+from costmodel.training.tables import cell, markdown
+from tools.readme_accuracy import accuracy, aims, intervals, new_devices
 from tools.readme_compilers import compilers, speed
 from tools.results import ROOT, exists, table
 
 SAMPLES = "results/samples/epyc_turin_1core.parquet"
-
-
-LONGER = "split_24k"
-"""The table of a longer run of the default, where one has been made."""
-
-PADDLE_AIM = 8
-COVERAGE_AIMS = {"unseen graphs": (87, 93), "unseen graphs on unseen devices": (85, 100)}
-"""Part of the split → share of measurements in % that its 90 % intervals should hold."""
-
-
-def accuracy() -> str:
-    """The result table of the split."""
-    record = table("split")
-    seeds = record["seeds"]
-    configs = " and ".join(f"*{name}*" for name in record["configs"])
-    intro = (
-        "`ledg-cost evaluate split --data DIR`: MAPE % (± standard deviation over seeds) / Acc(10 %) / Spearman on\n"
-        "test graphs that training never saw, split by fingerprint; epochs chosen on validation graphs and devices.\n"
-        f"{configs} over {seeds} seed{'s' if seeds > 1 else ''}; *line* is FLOPs and bytes fitted to each\n"
-        "platform's own training rows (for unseen devices to the source's other devices, in units of the spec sheet);\n"
-        "*roofline* has no fit; *trees* are boosted on whole-graph statistics, roofline and spec sheet.\n"
-    )
-    misses = ""
-    for model, words in (("line", "The line is"), ("trees", "The trees are")):
-        behind = [
-            f"{group} ({figures['default']['mape']:.1f} against {figures[model]['mape']:.1f})"
-            for rows in record["table"].values()
-            for group, figures in rows.items()
-            if figures["default"]["mape"] > figures[model]["mape"]
-        ]
-        if behind:
-            misses += f"{words} closer than *default* on {len(behind)}: {'; '.join(behind)}.\n"
-    if exists(LONGER):
-        intro += _beside(record["table"])
-    paddle = record["table"]["unseen graphs"]["paddleclas"]["default"]["mape"]
-    verdict = "met" if paddle <= PADDLE_AIM else f"missed with {paddle:.1f} %"
-    misses += f"Aim: at most {PADDLE_AIM} % on T4 with Paddle, which is paddleclas of the unseen graphs; {verdict}.\n"
-    return intro + "\n" + markdown(record["table"]) + "\n" + misses
-
-
-def _beside(parts: dict[str, Any]) -> str:
-    """Adds the figures of *default* with more steps as a column, and says what it is."""
-    longer = table(LONGER)
-    name = f"default, {longer['steps']['default']:,} steps"
-    for part, rows in longer["table"].items():
-        for group, figures in rows.items():
-            parts[part][group][name] = figures["default"]
-    return (
-        f"*{name}* is one run as long as the released bundle's: the same command with `--config default --seeds"
-        f" {longer['seeds']}\n--steps {longer['steps']['default']}`.\n"
-    )
 
 
 def graphs() -> str:
@@ -140,14 +88,6 @@ def families(name: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-AIMS = {
-    "cross-device": (("timm", 12), ("operators alone · paddleclas", 20)),
-    "precision-transfer": (("paddleclas", 15), ("tinynas-ops", 15)),
-    "neusight": (("neusight-e2e", 10),),
-}
-"""Protocol → words of the groups and the MAPE in % that was aimed at there."""
-
-
 def cross() -> str:
     """The cross-hardware protocols, one table after the other."""
     lines: list[str] = []
@@ -158,6 +98,7 @@ def cross() -> str:
         ("help-few-shot", "Ten networks of each of HELP's unseen devices (titan_rtx at batch 256)"),
         ("new-families", "Networks of architecture families outside training"),
         ("new-kinds", "Kinds of networks that training has on other platforms, but not on the one that is asked for"),
+        ("new-devices", "Devices by a model of the others of their kind: what interval would have held 90 %"),
         ("new-runtimes", "A runtime outside training, by how much of the answer's ln is the roofline's"),
         ("operators", "Single operators of unseen shapes"),
     ):
@@ -166,11 +107,11 @@ def cross() -> str:
             continue
         record = table(file)
         lines += [f"**{intro}** (`{evaluation(record)}`)", ""]
+        if name == "new-devices":
+            lines += new_devices(record)
+            continue
         for rows in record["tables"].values():
-            lines += [*markdown_rows(rows, "left out · source"), ""]
-        for words, limit in AIMS.get(name, ()):
-            judged = [f["default"]["mape"] <= limit for group, f in rows.items() if words in group and " · " in group]
-            lines += [f"Aim: at most {limit} % on {words}; met by *default* on {sum(judged)} of {len(judged)}.", ""]
+            lines += [*markdown(rows, "left out · source"), ""]
         if name == "new-families":
             new, usual = (
                 rows[group][record["configs"][0]]
@@ -218,29 +159,10 @@ def minutes() -> str:
     each = ", ".join(f"{name} {value:.0f}" for name, value in took.items())
     return (
         f"Minutes that the tables took, two at a time on two cores: {each}; {sum(took.values()) / 60:.1f} hours in all,"
-        " besides the\nruns behind the split: an hour for each of *default*, two for the longer one and for the"
-        " release, a fifth of one for each of *paper*.\n"
+        " besides the\nruns behind the split: two hours for each of *default* and for the release, a fifth of one for"
+        " each of *paper*.\n"
         "Parts of stopped evaluations are added up, some by the clock; trees kept beside a run are not counted again.\n"
     )
-
-
-def intervals() -> str:
-    """Coverage and width of the 90 % interval per source of the split."""
-    record = table("split")["table"]
-    lines = ["| 90 % interval | rows | inside % | a factor of |", "|---|---:|---:|---:|"]
-    aims = ["", "Aim:"]
-    for part, rows in record.items():
-        low, high = COVERAGE_AIMS[part]
-        met = [low <= figures["default"]["coverage"] <= high for figures in rows.values()]
-        aims.append(f"{low} to {high} % inside on {part}, met on {sum(met)} of {len(met)};")
-        for group, figures in rows.items():
-            f = figures["default"]
-            width = math.exp(f["half_width"])
-            lines.append(
-                f"| {part.removeprefix('unseen graphs on ')} · {group} | {f['n']} | {f['coverage']:.0f} | {width:.2f} |"
-            )
-    aims[-1] = aims[-1].removesuffix(";") + "."
-    return "\n".join(lines + aims) + "\n"
 
 
 def fewshot() -> str:
@@ -319,7 +241,7 @@ def zero_shot() -> str:
     record = table("zero_shot_ablation")
     lines = [f"`{evaluation(record)}`", ""]
     for rows in record["tables"].values():
-        lines += [*markdown_rows(rows, "device · source"), ""]
+        lines += [*markdown(rows, "device · source"), ""]
     return "\n".join(lines)
 
 
@@ -328,7 +250,7 @@ def main() -> None:
     path = ROOT / "README.md"
     text = path.read_text()
     sections: dict[str, Callable[[], str]] = {
-        "accuracy": accuracy, "graphs": graphs, "languages": languages, "speed": speed, "cross": cross,
+        "aims": aims, "accuracy": accuracy, "graphs": graphs, "languages": languages, "speed": speed, "cross": cross,
         "intervals": intervals, "nas": nas, "fewshot": fewshot, "ablation": ablation, "compilers": compilers,
         "minutes": minutes, "repeatability": repeatability, "zero-shot": zero_shot,
         **{name: partial(families, name.replace("-", "_")) for name in ("nnlqp-ood", "nnlqp-in-domain")},

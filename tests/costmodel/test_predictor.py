@@ -217,7 +217,13 @@ def test_a_new_device_has_the_interval_of_its_kind(tmp_path: Path) -> None:
     folder = tmp_path / "bundle"
     shutil.copytree(RELEASED, folder)
     calibration = json.loads((folder / "calibration.json").read_text())
-    calibration["half_width"] |= {"new_platform": 0.5, "new_runtime": None, "new_gpu": 0.8, "new_cpu": 0.9}
+    calibration["half_width"] |= {
+        "new_platform": 0.5,
+        "new_runtime": None,
+        "new_gpu": 0.8,
+        "new_cpu": 0.9,
+        "new_mobile": 0.4,
+    }
     (folder / "calibration.json").write_text(json.dumps(calibration))
     graph, platforms = wide_net(8), [resolve(d, "fp32", "onnxruntime") for d in ("b200", "raspi5", "platinum_8380")]
     for found, width in zip(LeDGFormerModel(folder).estimate_many(graph, platforms), (0.8, 0.5, 0.9), strict=True):
