@@ -18,11 +18,13 @@ from costmodel.features import platform_channel
 from costmodel.platforms import Platform, parse_runtime
 
 KIN = 2
+KIN_SHARE = 0.5
+"""What the ln of kin's answers counts together, beside that of the platform's own sheet."""
 
 
 def weights(kin: int) -> NDArray[np.float32]:
-    """(1 + kin,) what the ln of each answer counts: half by the platform's own sheet, half by its kin together."""
-    return np.array([0.5, *[0.5 / kin] * kin], np.float32)
+    """(1 + kin,) what the ln of each answer counts: by the platform's own sheet, by each of its kin."""
+    return np.array([1 - KIN_SHARE, *[KIN_SHARE / kin] * kin], np.float32)
 
 
 def nearest(platform: Platform, known: Iterable[str], resolved: Callable[[str], Platform | None]) -> list[str]:

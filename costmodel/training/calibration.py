@@ -11,7 +11,7 @@ import numpy as np
 
 from costmodel.baselines.analytic import roofline
 from costmodel.bundle import ENOUGH, of_standing
-from costmodel.kin import KIN, nearest, weights
+from costmodel.kin import KIN, KIN_SHARE, nearest
 from costmodel.metrics import mape
 from costmodel.platforms import load_device, parse_runtime, resolve
 from costmodel.training.corpus import Corpus
@@ -21,7 +21,8 @@ from costmodel.training.folds import kinds
 from costmodel.training.loop import network_rows, predict_rows, thin
 from costmodel.training.run import Run, likeness
 
-ROOFLINE_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+ROOFLINE_SHARES = tuple(k / 20 for k in range(21))
+"""Weights of the roofline in an answer that are tried."""
 FEWEST = 20
 """Validation networks of a kind on a platform from which they have an interval of their own."""
 
@@ -122,7 +123,7 @@ def choose_reading(run: Run, rows: np.ndarray) -> tuple[UnseenReading, dict[str,
     `UnseenReading.kin` each for itself; and that mean of each reading."""
     corpus = run.corpus
     answers = {mode: unseen_answers(run, rows, UnseenReading(mode)) for mode in ("sheet", "generic")}
-    scores = {mode: _error(corpus, rows, p) for mode, p in answers.items()}
+    scores = {mode: mean_error(corpus, rows, p) for mode, p in answers.items()}
     mode = min(scores, key=lambda name: scores[name])
     runtime = np.array([parse_runtime(p[2])[0] for p in corpus.platforms])[corpus.row_platform[rows]]
     related = kin_of(run, set(runtime.tolist()))[0][corpus.row_platform[rows]] >= 0
@@ -130,10 +131,10 @@ def choose_reading(run: Run, rows: np.ndarray) -> tuple[UnseenReading, dict[str,
     better = []
     for name in np.unique(runtime[related]):
         at = np.flatnonzero(related & (runtime == name))
-        if _error(corpus, rows[at], through[at]) < _error(corpus, rows[at], answers[mode][at]):
+        if mean_error(corpus, rows[at], through[at]) < mean_error(corpus, rows[at], answers[mode][at]):
             better.append(str(name))
     found = UnseenReading(mode, tuple(better))
-    return found, {**scores, "kin": _error(corpus, rows, unseen_answers(run, rows, found))}
+    return found, {**scores, "kin": mean_error(corpus, rows, unseen_answers(run, rows, found))}
 
 
 def choose_share(run: Run, rows: np.ndarray, network: np.ndarray) -> tuple[float, float, float]:
@@ -146,11 +147,11 @@ def choose_share(run: Run, rows: np.ndarray, network: np.ndarray) -> tuple[float
         p = mixed(network, bound, share)
         own = (device == d for d in np.unique(device))
         width = max(conformal_quantile(y[at], p[at], run.corpus.row_graph[rows[at]]) for at in own)
-        found.append((_error(run.corpus, rows, p), share, round(width, 4)))
+        found.append((mean_error(run.corpus, rows, p), share, round(width, 4)))
     return min(found)
 
 
-def _error(corpus: Corpus, rows: np.ndarray, p: np.ndarray) -> float:
+def mean_error(corpus: Corpus, rows: np.ndarray, p: np.ndarray) -> float:
     """Mean MAPE over sources and platforms of answers to rows."""
     group = corpus.row_source[rows] * len(corpus.platforms) + corpus.row_platform[rows]
     y = corpus.row_ms[rows]
@@ -158,17 +159,22 @@ def _error(corpus: Corpus, rows: np.ndarray, p: np.ndarray) -> float:
 
 
 def unseen_answers(run: Run, rows: np.ndarray, reading: UnseenReading) -> np.ndarray:
-    """(n,) latency in ms of rows, in their order; platforms that training did not measure are read as `reading` says.
-    A network without node times has no kin."""
-    as_generic = reading.mode == "generic"
-    found = _ordered(run, rows, as_generic)
-    if not reading.kin or run.trainer.config.model.head == "direct":
-        return found
-    kin = kin_of(run, reading.kin)
-    at = np.flatnonzero(kin[0][run.corpus.row_platform[rows]] >= 0)
-    if len(at):
-        through = [_ordered(run, rows[at], False, np.maximum(read_as, 0)) for read_as in kin]
-        found[at] = np.exp(weights(len(kin)) @ np.log([found[at], *through]))
+    """(n,) latency in ms of rows, in their order; platforms that training did not measure are read by `reading`."""
+    found = _ordered(run, rows, reading.mode == "generic")
+    through = kin_answers(run, rows, reading.kin)
+    return np.where(through > 0, mixed(found, through, KIN_SHARE), found)
+
+
+def kin_answers(run: Run, rows: np.ndarray, runtimes: Collection[str]) -> np.ndarray:
+    """(n,) latency in ms of rows through the kin of their platforms alone, under `runtimes`; 0 where there are none, as
+    for a network without node times."""
+    found = np.zeros(len(rows))
+    if runtimes and run.trainer.config.model.head != "direct":
+        kin = kin_of(run, runtimes)
+        at = np.flatnonzero(kin[0][run.corpus.row_platform[rows]] >= 0)
+        if len(at):
+            through = [_ordered(run, rows[at], False, np.maximum(read_as, 0)) for read_as in kin]
+            found[at] = np.exp(np.mean(np.log(through), 0))
     return found
 
 

@@ -12,9 +12,18 @@ import numpy as np
 from costmodel.baselines import answer
 from costmodel.baselines.analytic import roofline
 from costmodel.errors import DataError
-from costmodel.metrics import summary
-from costmodel.platforms import load_device
-from costmodel.training.calibration import ROOFLINE_SHARES, choose_unseen, mixed, standing, unseen_answers
+from costmodel.metrics import mape, summary
+from costmodel.platforms import load_device, parse_runtime
+from costmodel.training.calibration import (
+    ROOFLINE_SHARES,
+    UnseenReading,
+    choose_unseen,
+    kin_answers,
+    mean_error,
+    mixed,
+    standing,
+    unseen_answers,
+)
 from costmodel.training.corpus import Corpus
 from costmodel.training.export import conformal_quantile
 from costmodel.training.folds import (
@@ -61,6 +70,7 @@ FEWEST_DEVICES = 3
 """Devices of one kind from which there is an interval for it."""
 MOST_ROWS = 3000
 """Tested rows of one source of a fold."""
+KIN_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 def protocols() -> tuple[str, ...]:
@@ -271,7 +281,8 @@ def new_devices(
 
     Every fold leaves out others. All of it is validation: a fold's devices choose how they are read. In the table
     stands what each device alone would need for 90 % (`needs`), and what the interval that the others of its kind give
-    holds on it; from `FEWEST_DEVICES` on.
+    holds on it; from `FEWEST_DEVICES` on. `kin` has the mean MAPE over sources and platforms by the weight of kin (see
+    `kin`), of those that have some.
 
     Raises DataError for more than `DEVICE_FOLDS` folds.
     """
@@ -280,7 +291,7 @@ def new_devices(
     setting = fold_config(config, "new-devices", steps)
     answers = [_left_out_devices(corpus, setting, k, cache, folder / f"new-devices-{config}", encoder, say)
                for k in range(folds)]  # fmt: skip
-    rows, p = (np.concatenate([a[i] for a in answers]) for i in range(2))
+    rows, p, own, kin = (np.concatenate([a[i] for a in answers]) for i in range(4))
     device, y = np.array([card(q[0]) for q in corpus.platforms])[corpus.row_platform[rows]], corpus.row_ms[rows]
     kind = np.array([load_device(q[0]).kind for q in corpus.platforms])[corpus.row_platform[rows]]
 
@@ -295,7 +306,17 @@ def new_devices(
         others = width((kind == of) & ~at)
         table[f"{of} · {d}"] = {config: summary(y[at], p[at]) | interval(y[at], p[at], others) | needs}
     widths = {of: found for of in np.unique(kind).tolist() if (found := width(kind == of))}
-    return {"seeds": folds, "steps": setting.steps, "half_width": widths, "tables": {"new devices": table}}
+    read = {of: (kind == of) & (kin > 0) for of in widths}
+    by_weight = {of: _by_weight(corpus, rows[at], own[at], kin[at]) for of, at in read.items() if at.any()}
+    return {
+        "seeds": folds, "steps": setting.steps, "half_width": widths, "kin": by_weight,
+        "tables": {"new devices": table},
+    }  # fmt: skip
+
+
+def _by_weight(corpus: Corpus, rows: np.ndarray, own: np.ndarray, kin: np.ndarray) -> dict[str, float]:
+    """Weight of kin in the ln of answers → the error of answers to rows, given those by the sheet and through kin."""
+    return {f"{w:g}": mean_error(corpus, rows, mixed(own, kin, w)) for w in KIN_WEIGHTS}
 
 
 def device_quantile(y: np.ndarray, p: np.ndarray, device: np.ndarray, coverage: float = 0.9) -> float:
@@ -313,8 +334,8 @@ def device_quantile(y: np.ndarray, p: np.ndarray, device: np.ndarray, coverage: 
 
 def _left_out_devices(
     corpus: Corpus, setting: TrainConfig, number: int, cache: Path, folder: Path, encoder: str, say: Say
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of new platforms of one fold of `new_devices`, and the answers to them."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of new platforms of one fold of `new_devices`, and the answers to them: as chosen, by the sheet, by kin."""
     fold = leave_a_fifth_out(corpus, number)
     run = train(
         corpus, replace(setting, seed=number), cache, folder / str(number), encoder, say, fold.rows, fold.left_out
@@ -322,7 +343,9 @@ def _left_out_devices(
     new = standing(run, run.rows.train)[corpus.row_platform] == "new_platform"
     rows = thin(corpus, fold.rows.val_device[new[fold.rows.val_device]], MOST_ROWS, seed=1)
     reading, _, share, _ = choose_unseen(run)
-    return rows, mixed(unseen_answers(run, rows, reading), roofline(corpus, rows), share)
+    chosen = mixed(unseen_answers(run, rows, reading), roofline(corpus, rows), share)
+    runtimes = {parse_runtime(p[2])[0] for p in corpus.platforms}
+    return rows, chosen, unseen_answers(run, rows, UnseenReading("sheet")), kin_answers(run, rows, runtimes)
 
 
 def new_runtimes(
@@ -333,23 +356,24 @@ def new_runtimes(
     Each of `RUNTIMES` is left out in turn. All of it is validation: the weight is chosen on the rows that are shown.
     """
     setting = fold_config(config, "new-runtimes", steps)
-    answers, table = [], {}
+    answers = {}
     for runtime in RUNTIMES:
         fold = leave_runtime_out(corpus, runtime)
         place = folder / f"new-runtimes-{config}-{runtime}"
         run = train(corpus, setting, cache, place, encoder, say, fold.rows, fold.left_out)
         rows = fold.rows.val_device
-        y, network, bound = corpus.row_ms[rows], in_order(run, rows), roofline(corpus, rows)
-        answers.append((y, network, bound))
-        table[fold.name] = {
-            f"roofline {share:g}": summary(y, mixed(network, bound, share)) for share in ROOFLINE_SHARES
-        }
+        answers[fold.name] = corpus.row_ms[rows], in_order(run, rows), roofline(corpus, rows)
     errors = {
-        share: float(np.mean([summary(y, mixed(p, r, share))["mape"] for y, p, r in answers]))
+        share: float(np.mean([mape(y, mixed(p, r, share)) for y, p, r in answers.values()]))
         for share in ROOFLINE_SHARES
     }
     best = min(errors, key=lambda share: errors[share])
-    width = max(conformal_quantile(y, mixed(p, r, best)) for y, p, r in answers)
+    width = max(conformal_quantile(y, mixed(p, r, best)) for y, p, r in answers.values())
+    shown = sorted({0.0, 0.25, best, 0.5, 0.75, 1.0})
+    table = {
+        name: {f"roofline {share:g}": summary(y, mixed(p, r, share)) for share in shown}
+        for name, (y, p, r) in answers.items()
+    }
     return {
         "seeds": 1, "steps": setting.steps, "roofline_share": best, "half_width": round(width, 4),
         "tables": {"new runtimes": table},

@@ -164,6 +164,8 @@ def test_new_devices_have_the_interval_of_their_kind(
     assert list(record["half_width"]) == ["gpu"]  # there are too few of the others
     assert min(needs) <= record["half_width"]["gpu"] <= max(needs) + 0.1
     assert not any("coverage" in row for row in table.values())  # two others are too few as well
+    assert list(record["kin"]["gpu"]) == ["0", "0.25", "0.5", "0.75", "1"]
+    assert len(set(record["kin"]["gpu"].values())) == 5
     path = tmp_path / "devices.json"
     path.write_text(json.dumps({"protocol": "new-devices", **record}))
     assert read_elsewhere([path]) == {"new_gpu": {"half_width": record["half_width"]["gpu"]}}
