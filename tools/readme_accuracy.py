@@ -37,8 +37,8 @@ def accuracy() -> str:
     intro = (
         "`ledg-cost evaluate split --data DIR --config default --config paper`: MAPE % (± standard deviation over\n"
         "seeds) / Acc(10 %) / Spearman on test graphs that training never saw, split by fingerprint; epochs chosen on\n"
-        f"validation graphs and devices. *default* over {record['seeds']} seeds of {record['steps']['default']:,} steps,"
-        f" *paper* over as many of {record['steps']['paper']:,};\n"
+        f"validation graphs and devices. *default* over {record['seeds']} seeds of {record['steps']['default']:,}\n"
+        f"steps, *paper* over as many of {record['steps']['paper']:,};\n"
         "*line* is FLOPs and bytes fitted to each platform's own training rows (for unseen devices to the source's\n"
         "other devices, in units of the spec sheet); *roofline* has no fit; *trees* are boosted on whole-graph\n"
         "statistics, roofline and spec sheet.\n"

@@ -159,7 +159,7 @@ def minutes() -> str:
     each = ", ".join(f"{name} {value:.0f}" for name, value in took.items())
     return (
         f"Minutes that the tables took, two at a time on two cores: {each}; {sum(took.values()) / 60:.1f} hours in all,"
-        " besides the\nruns behind the split: two hours for each of *default* and for the release, a fifth of one for"
+        " besides the\nruns behind the split: two hours for each of *default* and for the release, half of one for"
         " each of *paper*.\n"
         "Parts of stopped evaluations are added up, some by the clock; trees kept beside a run are not counted again.\n"
     )

@@ -77,7 +77,7 @@ CONFIGS = {
             numeric=False, head="direct", window=512, node_template="paper", platform_template="paper", ffn_ratio=4.0
         ),
         lr=1e-3,
-        steps=6000,  # about a third of the time of the default
+        steps=6000,  # about a quarter of the time of the default
         ladders=False,
         augmentation=Augmentation(0.0, 0.0, 0.0, 0.0, 0.0),
     ),
