@@ -41,7 +41,9 @@ def test_kin_share_kind_runtime_and_precision() -> None:
 
 
 def test_an_answer_is_half_its_own_and_half_its_kins() -> None:
-    model, new = load(), resolve("rtx5090", "fp16", "pytorch-eager-2.9.1")
+    model, alone, new = LeDGFormerModel(), LeDGFormerModel(), resolve("rtx5090", "fp16", "pytorch-eager-2.9.1")
+    for reader in (model, alone):
+        reader.bundle.calibration["roofline_share"]["new_platform"] = 0.0
     forms = model.forms([model.encode(small_net(8))], new)
     kin = [resolve("rtx4090", "fp16", f"pytorch-eager-{v}") for v in ("2.9.1", "2.4.0")]
     log_ms, parts, times = model.unadapted(forms, new)
@@ -51,7 +53,6 @@ def test_an_answer_is_half_its_own_and_half_its_kins() -> None:
     for platform in kin:
         _, share, theirs = plain.unadapted(forms, platform)
         expected.append(np.log((share * np.exp(times[:, -1] - theirs[:, -1])).sum()))
-    alone = LeDGFormerModel()
     alone.bundle.calibration["kin"] = []
     own = alone.unadapted(forms, new)[0][0]
     assert abs(own - np.mean(expected)) > 1e-3
