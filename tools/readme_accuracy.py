@@ -38,10 +38,9 @@ def accuracy() -> str:
         "`ledg-cost evaluate split --data DIR --config default --config paper`: MAPE % (± standard deviation over\n"
         "seeds) / Acc(10 %) / Spearman on test graphs that training never saw, split by fingerprint; epochs chosen on\n"
         f"validation graphs and devices. *default* over {record['seeds']} seeds of {record['steps']['default']:,}\n"
-        f"steps, *paper* over as many of {record['steps']['paper']:,};\n"
-        "*line* is FLOPs and bytes fitted to each platform's own training rows (for unseen devices to the source's\n"
-        "other devices, in units of the spec sheet); *roofline* has no fit; *trees* are boosted on whole-graph\n"
-        "statistics, roofline and spec sheet.\n"
+        f"steps, *paper* over as many of {record['steps']['paper']:,}; *line* is FLOPs and bytes fitted to each\n"
+        "platform's own training rows (for unseen devices to the source's other devices, in units of the spec sheet);\n"
+        "*roofline* has no fit; *trees* are boosted on whole-graph statistics, roofline and spec sheet.\n"
     )
     misses = ""
     for model, words in (("line", "The line is"), ("trees", "The trees are")):
